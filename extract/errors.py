@@ -1,0 +1,58 @@
+"""The errors a user can meet: each says what is wrong, where, and what to do about it."""
+
+import difflib
+from collections.abc import Iterable
+from typing import NoReturn
+
+
+class OffshelfError(Exception):
+    """An error of ours: `what` is wrong, `where`, and the `remedy`; all three are for people to read."""
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.remedy = what, where, remedy
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the error as `--json` prints it."""
+        return {"type": type(self).__name__, "what": self.what, "where": self.where, "remedy": self.remedy}
+
+
+class SourceError(OffshelfError):
+    """The images cannot be listed: no such folder, an ambiguous layout, a broken manifest."""
+
+
+class BackboneError(OffshelfError):
+    """The network or its weights cannot be had, or do not fit each other."""
+
+
+class TapError(OffshelfError):
+    """A layer that the network does not have, or a pool that its output cannot take."""
+
+
+class StoreError(OffshelfError):
+    """The cache cannot be read or written, or is not what its index says."""
+
+
+class FitError(OffshelfError):
+    """The features cannot be fitted: no labels, one class, too few images."""
+
+
+class BundleError(OffshelfError):
+    """A bundle is incomplete, was changed, or is of an unknown format."""
+
+
+class OptionError(OffshelfError):
+    """A value that an option does not take."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], error: type[OffshelfError], *, remedy: str = "") -> NoReturn:
+    """Raise `error`: `name` is no `kind`; say which is nearest, or list what there is where the list is short."""
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+    listed = f" Known: {', '.join(names)}." if len(names) <= 12 else ""
+    raise error(f"no {kind} {name!r}{hint}", remedy=f"{remedy}{listed}".strip())

@@ -1,0 +1,189 @@
+"""The words that every part shares: records, taps, preprocessing, the recipe and its key. Imports nothing heavy."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extract.errors import OptionError, TapError
+
+SCHEMA_VERSION = 1
+"""Raised by any change to feature values, and so in every key."""
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box", "nearest-exact")
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The names a user gives a split, and ours."""
+
+DEFAULT_POOL = "avg"
+PENULTIMATE = "penultimate"
+STAGES = "stages"
+
+
+class Status:
+    """What became of a row, as stored (uint8). Only OK rows have features; the others hold NaN and a reason."""
+
+    OK = 0
+    MISSING = 1
+    EMPTY = 2
+    NOT_AN_IMAGE = 3
+    DAMAGED = 4
+    TOO_LARGE = 5
+    NOT_FINITE = 6
+
+    NAMES = ("ok", "missing", "empty", "not an image", "damaged", "too large", "not finite")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image: where its bytes are, and what is known of it.
+
+    `id` is a POSIX path relative to the source. The bytes are the file `path`, or the `span` (offset, size) of it where
+    the image is a member of a tar. `label`, `split` and `group` are None where the source says nothing.
+    """
+
+    id: str
+    path: str
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a row has no features: a `Status` other than OK, and the reason in words."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A layer whose output is kept, and the pool that makes a row of it. Written `layer` or `layer:pool`.
+
+    `layer` is a torchvision node name, or `penultimate`; pools may carry an argument, as in `layer3:grid:4`.
+    """
+
+    layer: str
+    pool: str = DEFAULT_POOL
+
+    @classmethod
+    def parse(cls, text: str) -> "Tap":
+        """Read `NAME[:POOL]`."""
+        layer, _, pool = text.partition(":")
+        if not layer or "/" in text or text.endswith(":"):
+            raise TapError(f"{text!r} is not NAME or NAME:POOL", remedy="Write for example layer3 or layer3:gem")
+        return cls(layer, pool or DEFAULT_POOL)
+
+    @property
+    def name(self) -> str:
+        """Its name in files and tables: the layer, and the pool where that is not the default."""
+        return self.layer if self.pool == DEFAULT_POOL else f"{self.layer}:{self.pool}"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From a decoded RGB image to the network's input: resize the shorter side, crop the centre, standardise.
+
+    Sizes are in pixels; `mean` and `std` are per channel on the scale 0..1.
+    """
+
+    resize_size: int
+    crop_size: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise OptionError(f"no interpolation {self.interpolation!r}", remedy=f"Known: {', '.join(INTERPOLATIONS)}.")
+        if not (0 < self.resize_size <= 4096 and 0 < self.crop_size <= 4096):
+            raise OptionError(f"sizes of {self.resize_size} and {self.crop_size} pixels", remedy="Take 1 to 4096.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean)) or not min(self.std) > 0:
+            raise OptionError("mean and std are three finite numbers each, std above 0", remedy="As in 0.5,0.5,0.5.")
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Preprocessing":
+        """Read what `asdict` wrote, JSON lists included."""
+        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that changes a feature's value, and nothing else; its hash is the key.
+
+    `nodes` says for each tap which node of the network it is: `penultimate` differs between families.
+    """
+
+    model: str
+    weights_sha256: str
+    taps: tuple[Tap, ...]
+    nodes: tuple[str, ...]
+    preprocessing: Preprocessing
+    decoder: str
+    precision: str
+    store: str
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the recipe as canonical JSON, in hex."""
+        return hashlib.sha256(self.to_json(indent=None).encode()).hexdigest()
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Write the recipe as JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote; raises ValueError, TypeError or KeyError on anything else."""
+        value = json.loads(text)
+        value["taps"] = tuple(Tap(**tap) for tap in value["taps"])
+        value["nodes"] = tuple(value["nodes"])
+        value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
+        return cls(**value)
+
+    @property
+    def primary(self) -> Tap:
+        """The tap behind `/features`: the penultimate one where it is kept, else the last."""
+        return next((tap for tap in self.taps if tap.layer == PENULTIMATE), self.taps[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """Which network, with which weights, looking at images how: `KIND:NAME`, an enum name, `auto`, `none` or a file.
+
+    `overrides` replaces fields of the weights' own preprocessing.
+    """
+
+    model: str = "resnet18"
+    weights: str = "auto"
+    seed: int = 0
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractSpec:
+    """One extraction, as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number."""
+
+    data: str
+    name: str = ""
+    root: Path | None = None
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    taps: tuple[str, ...] = (PENULTIMATE,)
+    precision: str = "auto"
+    store: str = "auto"
+    cache: Path = Path("cache")
+    device: str = "auto"
+    batch_size: int = 32
+    workers: int = field(default_factory=available_cores)
+    max_bad: float = 1.0
