@@ -1,0 +1,127 @@
+"""Weights: reading them without running anything, and fitting them to a network with a readable difference."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from extract.errors import BackboneError
+
+State = dict[str, Tensor]
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Where training scripts keep the weights inside a checkpoint."""
+
+SHOWN = 4
+
+
+class WithoutContent(TorchFunctionMode):
+    """Networks built inside have parameters of the right shape on the meta device, at no cost in memory or time.
+
+    Only what layers allocate is diverted; arithmetic that decides the architecture (RegNet's widths) runs as ever.
+    """
+
+    FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.FACTORIES:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def read_state(path: Path) -> State:
+    """Read a weights file (`.safetensors`, or `.pt`/`.pth` with `weights_only=True`) as float32 tensors by name."""
+    if not path.is_file():
+        raise BackboneError("no such weights file", where=str(path), remedy="Give the path of a state dict")
+    try:
+        loaded = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise BackboneError(
+            f"not a readable weights file ({str(error).splitlines()[0][:160] if str(error) else type(error).__name__})",
+            where=str(path),
+            remedy="Save a plain state dict: torch.save(model.state_dict(), FILE), or as .safetensors",
+        ) from error
+    return as_state(loaded, where=str(path))
+
+
+def _torch_load(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def as_state(loaded: object, *, where: str) -> State:
+    """Unwrap a checkpoint to name -> tensor, as float32; raises BackboneError for anything that is no state dict."""
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise BackboneError("holds no state dict", where=where, remedy="Save model.state_dict()")
+    prefix = "module." if all(str(name).startswith("module.") for name in loaded) else ""
+    return {str(name).removeprefix(prefix): _float32(value) for name, value in loaded.items()}
+
+
+def _float32(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def fit_state(network: nn.Module, needed: Iterable[str], state: Mapping[str, Tensor], *, where: str) -> State:
+    """Return the part of `state` that a cut network needs.
+
+    The whole of `state` must fit `network`, but for layers above the cut: a checkpoint of another number of classes is
+    fine while its classifier is not used. Raises BackboneError with the difference.
+    """
+    needed = set(needed)
+    whole = network.state_dict()
+    above = {name for name in whole if name not in needed}
+    missing = [name for name in needed - state.keys() if not name.endswith("num_batches_tracked")]
+    strange = [name for name in state.keys() - whole.keys() if not _belongs_above(name, above, needed)]
+    shapes = [name for name in needed & state.keys() if state[name].shape != whole[name].shape]
+    if missing or strange or shapes:
+        raise BackboneError(
+            _difference(sorted(missing), sorted(strange), [_shapes(name, state, whole) for name in sorted(shapes)]),
+            where=where,
+            remedy="Are they of this architecture? The names are those of torchvision's model",
+        )
+    tracked = torch.zeros((), dtype=torch.int64)
+    return {name: state.get(name, tracked) for name in sorted(needed)}
+
+
+def _belongs_above(name: str, above: set[str], needed: set[str]) -> bool:
+    """Tell whether a name that the network lacks lies in a module of which nothing is needed, as a new head does."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[:i]) + "." for i in range(1, len(parts))]
+    return any(
+        any(other.startswith(prefix) for other in above) and not any(other.startswith(prefix) for other in needed)
+        for prefix in prefixes
+    )
+
+
+def _difference(missing: list[str], strange: list[str], shapes: list[str]) -> str:
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for what, names in (("missing", missing), ("unexpected", strange), ("of another shape", shapes))
+        if names
+    ]
+    return f"the weights do not fit the network: {'; '.join(parts)}"
+
+
+def _shapes(name: str, state: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> str:
+    return f"{name} {tuple(state[name].shape)} for {tuple(whole[name].shape)}"
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of the tensors, in the order of their names, in hex."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
