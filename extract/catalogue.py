@@ -1,0 +1,130 @@
+"""What there is to choose from: networks, their layers, and what this machine can do."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import features
+
+from extract.backbones import KINDS, open_backbone, torchvision_nets
+from extract.images import FORMATS
+from extract.pooling import POOL_NAMES
+from extract.spec import PENULTIMATE, BackboneSpec, available_cores
+from extract.store.index import versions
+from extract.taps import Node, Trunk, open_trunk, stage_ends
+
+EXTRAS = {"parquet": "pyarrow"}
+
+
+def list_layers(model: str, *, every: bool = False) -> dict[str, Any]:
+    """List what a network can be tapped at: its blocks, or every node, with shape and cumulative cost.
+
+    `parameters` and `compute` (a share of the whole network's) count what a network cut there needs.
+    """
+    backbone = open_backbone(BackboneSpec(model))
+    size = backbone.preprocessing.crop_size
+    trunk = open_trunk(backbone.network)
+    profile = trunk.profile(size)
+    blocks = trunk.blocks(profile, size)
+    names = [node.name for node in profile if len(node.shape) in (1, 3)] if every else [name for name, _ in blocks]
+    if trunk.classifier_input and not every:
+        names.append(PENULTIMATE)
+    nodes, total = {node.name: node for node in profile}, profile[-1].flops
+    rows = [_row(name, nodes[_node_of(trunk, name)], total, stage_ends(blocks)) for name in names]
+    return {
+        "model": backbone.model,
+        "input": [3, size, size],
+        "penultimate": trunk.classifier_input,
+        "layers": rows,
+        "pools": list(POOL_NAMES),
+        "example": f"{stage_ends(blocks)[-1]}:gem",
+    }
+
+
+def _node_of(trunk: Trunk, name: str) -> str:
+    return trunk.penultimate() if name == PENULTIMATE else trunk.resolve(name)
+
+
+def _row(name: str, node: Node, total: int, ends: list[str]) -> dict[str, Any]:
+    note = f"= {node.name}" if name == PENULTIMATE else "end of a stage" if name in ends else ""
+    return {
+        "layer": name,
+        "shape": list(node.shape),
+        "parameters": node.parameters,
+        "compute": round(node.flops / total, 4),
+        "note": note,
+    }
+
+
+def list_models() -> dict[str, Any]:
+    """List every network by kind, with size, cost, ImageNet accuracy of the default weights, and names of weights."""
+    return {"models": [_model(name) for name in KINDS["builtin"].names()] + [_torchvision(n) for n in _names()]}
+
+
+def _names() -> list[str]:
+    return KINDS["torchvision"].names()
+
+
+def _model(name: str) -> dict[str, Any]:
+    listed = KINDS["builtin"].listing(name)
+    return {
+        "model": listed.name,
+        "parameters": listed.parameters,
+        "giga_ops": listed.giga_ops,
+        "top1": listed.top1,
+        "weights": [f"{weights} *" for weights in listed.weights],
+        "local": True,
+    }
+
+
+def _torchvision(name: str) -> dict[str, Any]:
+    listed = KINDS["torchvision"].listing(name)
+    local = set(torchvision_nets.downloaded(name))
+    return {
+        "model": name,
+        "parameters": listed.parameters,
+        "giga_ops": listed.giga_ops,
+        "top1": listed.top1,
+        "weights": [f"{weights} *" if weights in local else weights for weights in listed.weights],
+        "local": bool(local),
+    }
+
+
+def examine(cache: Path) -> dict[str, Any]:
+    """Look at versions, device, image formats, the cache folder and the extras; list what stands in the way."""
+    missing = [name for name in FORMATS if not _decodes(name)]
+    writable = _writable(cache)
+    checks = {
+        **versions(),
+        "cores": str(available_cores()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "image formats": ", ".join(name for name in FORMATS if name not in missing),
+        "cache": f"{cache} ({'writable' if writable else 'not writable'})",
+        **{f"extra {name}": _extra(module) for name, module in EXTRAS.items()},
+    }
+    problems = [f"Pillow does not decode {name}" for name in missing]
+    problems += [] if writable else [f"the cache {cache} cannot be written"]
+    return {"checks": checks, "problems": problems}
+
+
+def _decodes(name: str) -> bool:
+    codec = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "TIFF": "libtiff"}.get(name)
+    return codec is None or bool(features.check(codec))
+
+
+def _writable(cache: Path) -> bool:
+    """Try it in the nearest folder that exists: permissions alone do not tell."""
+    folder = next(parent for parent in (cache.resolve(), *cache.resolve().parents) if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _extra(module: str) -> str:
+    return "installed" if importlib.util.find_spec(module) else "not installed"

@@ -1,0 +1,222 @@
+"""The story of `extract`: source -> plan, only what the cache lacks -> engine -> index -> feature set."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from extract.engines import ENGINES
+from extract.errors import OptionError, StoreError
+from extract.forward import Extractor, build_extractor
+from extract.loader import content_digests
+from extract.shard import Receipt, Stages
+from extract.sources import Source, open_source
+from extract.spec import ExtractSpec, Failure, Recipe, Record, Status
+from extract.store import files, list_features
+from extract.store.index import Entry, Table, locate, write_index
+from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, FeatureSet
+from extract.store.shards import Shard, read_shard, shards_in
+
+log = logging.getLogger(__name__)
+
+SHARD_ROWS = 2048
+SHARD_BYTES = 64 << 20
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+HINTS = {
+    "read": "images come slowly from the disk: a faster disk, or tar files instead of many small ones",
+    "decode": "decoding is the limit: more cores (--workers), or smaller images",
+    "forward": "the network is the limit: a GPU (--device cuda), --precision bf16, or a smaller network",
+    "write": "writing is the limit: fewer or smaller taps, or a faster disk",
+}
+
+
+class Progress(Protocol):
+    """What a run tells those who watch: a stage of so many steps begins; so many steps are done."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+
+    def advance(self, steps: int) -> None:
+        """Count steps of it."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+
+    def advance(self, steps: int) -> None:
+        """Count steps of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done: every image with its content, those to compute, shard by shard, and what is there already."""
+
+    entries: list[Entry]
+    shards: list[list[Record]]
+    reused: int
+
+    @property
+    def computed(self) -> int:
+        """Images that the cache lacks."""
+        return sum(map(len, self.shards))
+
+
+def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
+    """Bring the features of a data set up to date and return the summary that `--json` prints.
+
+    Raises an OffshelfError where the source, the backbone or the cache is not usable; images that are not usable become
+    rows with a reason.
+    """
+    began, progress = time.perf_counter(), progress or Silent()
+    source = open_source(spec.data, spec.root)
+    extractor = build_extractor(spec)
+    folder = prepare_folder(spec, source, extractor)
+    stored = [read_shard(path) for path in shards_in(folder / SHARDS)]
+    plan = make_plan(source, stored, extractor, spec, progress)
+    _check_same_data(folder, source, plan)
+    receipts = run_plan(plan, extractor, folder, spec, progress)
+    before = _ids_before(folder)
+    table = commit(plan, stored, receipts, extractor, folder, source)
+    return summary(plan, receipts, table, folder, extractor.recipe, before) | {
+        "notes": list(source.notes),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
+    """Say what `extract` would do: rows, what of it is there, and the bytes to write; writes nothing."""
+    source = open_source(spec.data, spec.root)
+    extractor = build_extractor(spec)
+    folder = feature_folder(spec, source, extractor.recipe)
+    stored = [read_shard(path) for path in shards_in(folder / SHARDS)]
+    plan = make_plan(source, stored, extractor, spec, progress or Silent())
+    return {
+        "features": f"{folder.parent.name}/{folder.name}",
+        "key": extractor.recipe.key,
+        "rows": len(plan.entries),
+        "to_compute": plan.computed,
+        "reused": plan.reused,
+        "layers": extractor.dims,
+        "bytes": plan.computed * _row_bytes(extractor),
+        "notes": list(source.notes),
+    }
+
+
+def feature_folder(spec: ExtractSpec, source: Source, recipe: Recipe) -> Path:
+    """Return where the feature set lies: CACHE/NAME/KEY12."""
+    name = spec.name or source.name
+    if not NAME.fullmatch(name):
+        raise OptionError(f"{name!r} is no name", remedy="Letters, digits, dot, dash and underscore: --name NAME")
+    return spec.cache / name / recipe.key[:KEY_DIGITS]
+
+
+def prepare_folder(spec: ExtractSpec, source: Source, extractor: Extractor) -> Path:
+    """Make the folder, with the recipe in words and the weights of the cut network beside what they compute."""
+    folder = feature_folder(spec, source, extractor.recipe)
+    if not (folder / WEIGHTS).is_file():
+        files.publish(spec.cache / "CACHEDIR.TAG", CACHE_TAG.encode())
+        files.publish(folder / RECIPE, extractor.recipe.to_json().encode() + b"\n")
+        files.publish(folder / WEIGHTS, extractor.weights())
+    return folder
+
+
+def make_plan(
+    source: Source, stored: Sequence[Shard], extractor: Extractor, spec: ExtractSpec, progress: Progress
+) -> Plan:
+    """Hash every image and find out which contents have no row yet; equal images are computed once."""
+    known, todo = set(locate(stored)), []
+    entries: list[Entry] = []
+    progress.start("hash", len(source.records))
+    for record, content in zip(source.records, content_digests(source.records, workers=spec.workers), strict=True):
+        entries.append(Entry(record, content))
+        if isinstance(content, bytes) and content not in known:
+            known.add(content)
+            todo.append(record)
+        progress.advance(1)
+    unread = sum(isinstance(entry.content, Failure) for entry in entries)
+    size = max(1, min(SHARD_ROWS, SHARD_BYTES // _row_bytes(extractor)))
+    shards = [todo[start : start + size] for start in range(0, len(todo), size)]
+    return Plan(entries, shards, reused=len(entries) - len(todo) - unread)
+
+
+def _row_bytes(extractor: Extractor) -> int:
+    return sum(extractor.dims.values()) * np.dtype(extractor.recipe.store).itemsize
+
+
+def _check_same_data(folder: Path, source: Source, plan: Plan) -> None:
+    """Refuse a name that stands for other images: none of them is here, and they came from another place."""
+    here = {entry.content for entry in plan.entries}
+    for found in list_features(folder.parent.parent):
+        if found.name != folder.parent.name:
+            continue
+        other = FeatureSet(found.path)
+        if other.source != source.root and not any(digest.tobytes() in here for digest in other.sha256):
+            raise StoreError(
+                f"the name {found.name!r} stands for other images, those of {other.source}",
+                where=source.root,
+                remedy="Give these another --name",
+            )
+
+
+def run_plan(plan: Plan, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress) -> list[Receipt]:
+    """Compute the shards that are missing."""
+    progress.start("extract", plan.computed)
+    return list(ENGINES["local"](plan.shards, extractor, folder / SHARDS, spec, progress.advance))
+
+
+def _ids_before(folder: Path) -> set[str]:
+    return set(FeatureSet(folder / INDEX).ids) if (folder / INDEX).is_file() else set()
+
+
+def commit(
+    plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt], extractor: Extractor, folder: Path, source: Source
+) -> Table:
+    """Write the index over the shards that were there and the new ones."""
+    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name) for receipt in receipts)]
+    return write_index(folder / INDEX, extractor.recipe, plan.entries, shards, extractor.dims, source.root)
+
+
+def summary(
+    plan: Plan, receipts: Sequence[Receipt], table: Table, folder: Path, recipe: Recipe, before: set[str]
+) -> dict[str, Any]:
+    """Sum up a run for people and scripts."""
+    stages = Stages()
+    for receipt in receipts:
+        stages.add(receipt.stages)
+    total = sum(stages.seconds.values())
+    bottleneck = max(stages.seconds, key=stages.seconds.__getitem__) if total else None
+    return {
+        "features": f"{folder.parent.name}/{folder.name}",
+        "path": str(folder / INDEX),
+        "key": recipe.key,
+        "rows": len(plan.entries),
+        "computed": plan.computed,
+        "reused": plan.reused,
+        "dropped": len(before - {entry.record.id for entry in plan.entries}),
+        "bad": int((table.status != Status.OK).sum()),
+        "bad_rows": list(_bad_rows(plan, table)),
+        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "images_per_s": round(plan.computed / total, 1) if total else None,
+        "stages": {name: round(seconds / total, 3) if total else 0.0 for name, seconds in stages.seconds.items()},
+        "bottleneck": bottleneck,
+        "hint": HINTS[bottleneck] if bottleneck else None,
+    }
+
+
+def _bad_rows(plan: Plan, table: Table, most: int = 20) -> Iterator[dict[str, str]]:
+    """Yield the first bad rows with their reasons."""
+    for i in np.flatnonzero(table.status != Status.OK)[:most]:
+        yield {
+            "id": plan.entries[i].record.id,
+            "status": Status.NAMES[table.status[i]],
+            "reason": table.errors[i],
+        }

@@ -1,0 +1,102 @@
+"""One shard: records -> rows -> one HDF5 file -> a receipt. It depends on its arguments only, so any engine can run it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from extract.forward import Extractor
+from extract.loader import Loaded, load_batches
+from extract.spec import Failure, Record, Status
+from extract.store.shards import Rows, write_shard
+
+STAGES = ("read", "decode", "transfer", "forward", "write")
+
+
+@dataclass(slots=True)
+class Stages:
+    """Seconds of the main road spent in each stage; reading and decoding count where the network waited for them."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def waited(self, seconds: float, batch: Sequence[Loaded]) -> None:
+        """Share a wait for the loader out between reading and decoding, as the loader's threads spent their time."""
+        read, decode = sum(item.read_s for item in batch), sum(item.decode_s for item in batch)
+        share = read / (read + decode) if read + decode else 0.0
+        self.seconds["read"] += seconds * share
+        self.seconds["decode"] += seconds * (1 - share)
+
+    def add(self, other: "Stages") -> None:
+        """Add up two shards."""
+        for name, seconds in other.seconds.items():
+            self.seconds[name] += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one shard: its file, how many rows it holds and how many of them are bad, and the seconds."""
+
+    name: str
+    rows: int
+    bad: int
+    stages: Stages
+
+
+def extract_shard(
+    records: Sequence[Record],
+    extractor: Extractor,
+    folder: Path,
+    *,
+    batch_size: int,
+    workers: int,
+    on_rows: Callable[[int], None],
+) -> Receipt:
+    """Compute the rows of `records`, write them as one shard into `folder`, and say what was done.
+
+    `on_rows` is called with the number of rows after every batch. A record that cannot be used becomes a row with its
+    reason; it never moves another row.
+    """
+    rows = _empty(len(records), extractor)
+    stages, done = Stages(), 0
+    mark = time.perf_counter()
+    for batch in load_batches(records, extractor.recipe.preprocessing, batch_size=batch_size, workers=workers):
+        stages.waited(time.perf_counter() - mark, batch)
+        mark = time.perf_counter()
+        good = _note(rows, done, batch)
+        if len(good):
+            pixels = extractor.send([item.outcome for item in batch if isinstance(item.outcome, Tensor)])
+            stages.seconds["transfer"] += time.perf_counter() - mark
+            mark = time.perf_counter()
+            _fill(rows, good, extractor(pixels), extractor.recipe.store)
+        done += len(batch)
+        stages.seconds["forward"] += time.perf_counter() - mark
+        on_rows(len(batch))
+        mark = time.perf_counter()
+    name = write_shard(folder, rows)
+    stages.seconds["write"] += time.perf_counter() - mark
+    return Receipt(name, done, rows.bad, stages)
+
+
+def _empty(n: int, extractor: Extractor) -> Rows:
+    layers = {tap: np.full((n, width), np.nan, extractor.recipe.store) for tap, width in extractor.dims.items()}
+    return Rows(layers, np.zeros((n, 32), np.uint8), [None] * n)
+
+
+def _note(rows: Rows, start: int, batch: Sequence[Loaded]) -> np.ndarray:
+    """Write down what each record of a batch is, by row number; return the rows (n,) that have pixels."""
+    for i, item in enumerate(batch, start):
+        rows.digests[i] = np.frombuffer(item.digest, np.uint8)
+        rows.failures[i] = item.outcome if isinstance(item.outcome, Failure) else None
+    return np.array([i for i, item in enumerate(batch, start) if isinstance(item.outcome, Tensor)], np.int64)
+
+
+def _fill(rows: Rows, good: np.ndarray, features: dict[str, np.ndarray], store: str) -> None:
+    """Write the features of a batch where they belong; what the stored type cannot hold is a bad row."""
+    finite = np.logical_and.reduce([np.isfinite(values).all(1) for values in features.values()])
+    for tap, values in features.items():
+        rows.layers[tap][good[finite]] = values[finite]
+    for i in good[~finite]:
+        rows.failures[i] = Failure(Status.NOT_FINITE, f"features beyond the range of {store}")

@@ -1,0 +1,122 @@
+"""Files that exist only when whole: a temporary name, fsync, then the real name, then fsync of the folder.
+
+Every file of ours opens with one block of `HEADER_BYTES`: a line that says what it is, the SHA-256 and the length of the
+body, so that a file is known to be whole before HDF5 parses a byte of it (damaged HDF5 crashes and hangs the library).
+HDF5 tools skip the block, as a user block.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from extract.errors import StoreError
+
+HEADER_BYTES = 512
+"""The smallest user block that HDF5 allows."""
+
+TEMPORARY = ".tmp-"
+
+
+def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
+    """Build an HDF5 file in memory and return its bytes. (h5py that meets a full disk crashes the process at its end.)"""
+    name = secrets.token_hex(8)
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        fill(file)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def sealed(kind: str, body: bytes) -> tuple[str, bytes]:
+    """Put the header before a body: its SHA-256 in hex, and the bytes of the file."""
+    digest = hashlib.sha256(body).hexdigest()
+    header = json.dumps({"offshelf": kind, "sha256": digest, "bytes": len(body)}).encode() + b"\n"
+    return digest, header.ljust(HEADER_BYTES, b"\0") + body
+
+
+def verify(path: Path, kind: str, expected: str | None = None) -> str:
+    """Check a sealed file against its own header, and against a digest known elsewhere; return the digest.
+
+    Raises StoreError where the file is missing, of another kind, incomplete or changed.
+    """
+    remedy = "Run extract again: it computes what is lost" if kind == "shard" else "Remove it and run extract again"
+    try:
+        with path.open("rb") as file:
+            header = _header(file.read(HEADER_BYTES), kind)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise StoreError(f"the {kind} is missing", where=str(path), remedy=remedy) from error
+    except ValueError as error:
+        raise StoreError(f"not a {kind} of offshelf ({error})", where=str(path), remedy=remedy) from error
+    if digest != header["sha256"] or (expected and digest != expected):
+        raise StoreError(f"the {kind} is damaged: its SHA-256 is not the recorded one", where=str(path), remedy=remedy)
+    return digest
+
+
+def _header(block: bytes, kind: str) -> dict:
+    header = json.loads(block.rstrip(b"\0").decode())
+    if not isinstance(header, dict) or header.get("offshelf") != kind:
+        raise ValueError("its header says otherwise")
+    return header
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write a file that does not exist yet; where another writer was faster, theirs stays (names tell the content)."""
+    with _written(path, data) as temporary, contextlib.suppress(FileExistsError):
+        os.link(temporary, path)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file in place of an older one, in one step."""
+    with _written(path, data) as temporary:
+        temporary.replace(path)
+
+
+class _written:  # noqa: N801 a context manager that reads as a verb
+    """A temporary file with `data`, on disk for good; on leaving, it is gone and the folder is on disk, too."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path, self.data = path, data
+        self.temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+
+    def __enter__(self) -> Path:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+            with open(descriptor, "wb", closefd=True) as file:  # noqa: PTH123 a descriptor
+                file.write(self.data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self.temporary.unlink(missing_ok=True)
+            raise self._failed(error) from error
+        return self.temporary
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self.temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise self._failed(error) from error
+        if error is None:
+            _sync_folder(self.path.parent)
+
+    def _failed(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot write {len(self.data):,} bytes ({error.strerror})",
+            where=str(self.path),
+            remedy="Make room or take another --cache; what is written is kept, and the next run goes on from there",
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # only POSIX systems open a folder, and only there is it needed
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""The index `features.h5`: which rows make up the data set now. The only file that is ever replaced.
+
+Besides the tables that this project reads, it shows every tap as one array to anyone with HDF5: virtual datasets over the
+shards, whose fill value is NaN, since a missing file would otherwise read as zeros.
+"""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from extract.spec import Failure, Recipe, Record, Status
+from extract.store import files
+from extract.store.shards import Shard, text_array
+
+FORMAT, FORMAT_VERSION = "offshelf-features", 1
+NO_LABEL = -1
+NO_SHARD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the index: the record, and the SHA-256 of its bytes or why they could not be read."""
+
+    record: Record
+    content: bytes | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where each row lies: shard number (N,) and row in it (N,), -1 for none; status (N,) and reasons."""
+
+    shard: np.ndarray
+    row: np.ndarray
+    status: np.ndarray
+    errors: list[str]
+
+
+def locate(shards: Sequence[Shard]) -> dict[bytes, tuple[int, int]]:
+    """Map the content of every stored row to its shard number and row."""
+    return {
+        digest.tobytes(): (number, row)
+        for number, shard in enumerate(shards)
+        for row, digest in enumerate(shard.digests)
+        if digest.any()
+    }
+
+
+def make_table(entries: Sequence[Entry], shards: Sequence[Shard]) -> Table:
+    """Look up every entry's row by its content."""
+    places = locate(shards)
+    shard, row = np.full((2, len(entries)), NO_SHARD, np.int64)
+    status, errors = np.zeros(len(entries), np.uint8), []
+    for i, entry in enumerate(entries):
+        failure = entry.content if isinstance(entry.content, Failure) else None
+        if not isinstance(entry.content, Failure):
+            if entry.content in places:
+                shard[i], row[i] = places[entry.content]
+                failure = _failure(shards[shard[i]], row[i])
+            else:
+                failure = Failure(Status.MISSING, "the file changed while it was read: run extract again")
+        status[i] = failure.status if failure else Status.OK
+        errors.append(failure.reason if failure else "")
+    return Table(shard, row, status, errors)
+
+
+def _failure(shard: Shard, row: int) -> Failure | None:
+    status = int(shard.status[row])
+    return Failure(status, shard.errors[row].decode("utf-8", "surrogateescape")) if status else None
+
+
+def write_index(
+    path: Path, recipe: Recipe, entries: Sequence[Entry], shards: Sequence[Shard], dims: Mapping[str, int], source: str
+) -> Table:
+    """Write the index of `entries` in place of the one before; return its table."""
+    table = make_table(entries, shards)
+    used = sorted({int(number) for number in table.shard if number >= 0})
+    names = sorted({entry.record.label for entry in entries if entry.record.label is not None})
+
+    def fill(file: h5py.File) -> None:
+        _attributes(file, recipe, source)
+        _records(file, [entry.record for entry in entries], names)
+        content = [bytes(32) if isinstance(entry.content, Failure) else entry.content for entry in entries]
+        file.create_dataset("sha256", data=np.frombuffer(b"".join(content), np.uint8).reshape(-1, 32))
+        file.create_dataset("status", data=table.status)
+        file.create_dataset("errors", data=text_array(table.errors))
+        file.create_dataset("rows/shard", data=np.where(table.shard < 0, NO_SHARD, np.searchsorted(used, table.shard)))
+        file.create_dataset("rows/row", data=table.row)
+        file.create_dataset("shards/name", data=text_array([shards[number].name for number in used]))
+        file.create_dataset("shards/sha256", data=text_array([shards[number].sha256 for number in used]))
+        for name, width in dims.items():
+            _virtual(file, f"layers/{name}", table, shards, width, recipe.store)
+        file["features"] = file[f"layers/{recipe.primary.name}"]
+
+    files.replace(path, files.sealed("index", files.hdf5_image(fill))[1])
+    return table
+
+
+def _attributes(file: h5py.File, recipe: Recipe, source: str) -> None:
+    file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+    file.attrs["key"], file.attrs["recipe"] = recipe.key, recipe.to_json(indent=None)
+    file.attrs["source"] = source.encode("utf-8", "surrogateescape")
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs["versions"] = json.dumps(versions())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the features, for the record."""
+    packages = ("torch", "torchvision", "h5py", "pillow", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _records(file: h5py.File, records: Sequence[Record], names: Sequence[str]) -> None:
+    number = {name: i for i, name in enumerate(names)}
+    labels = [NO_LABEL if record.label is None else number[record.label] for record in records]
+    file.create_dataset("labels", data=np.array(labels, np.int64))
+    file.create_dataset("label_names", data=text_array(list(names)))
+    file.create_dataset("filenames", data=text_array([record.id for record in records]))
+    file.create_dataset("splits", data=text_array([record.split or "" for record in records]))
+    file.create_dataset("groups", data=text_array([record.group or "" for record in records]))
+
+
+def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], width: int, dtype: str) -> None:
+    """Show one tap as a single (N, D) array over the shards; rows that lie in none read as NaN."""
+    layout = h5py.VirtualLayout((len(table.row), width), dtype)
+    for start, stop in _runs(table):
+        number, first = int(table.shard[start]), int(table.row[start])
+        shard = shards[number]
+        source = h5py.VirtualSource(f"shards/{shard.name}", name, (len(shard.status), width), dtype)
+        layout[start:stop] = source[first : first + stop - start]
+    file.create_virtual_dataset(name, layout, fillvalue=np.nan)
+
+
+def _runs(table: Table) -> Iterator[tuple[int, int]]:
+    """Cut the rows into runs that lie side by side in one shard: (start, stop) of each."""
+    breaks = np.flatnonzero((np.diff(table.shard) != 0) | (np.diff(table.row) != 1)) + 1
+    edges = [0, *breaks.tolist(), len(table.row)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        if stop > start and table.shard[start] >= 0:
+            yield start, stop

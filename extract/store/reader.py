@@ -1,0 +1,137 @@
+"""Reading a feature set: found by name, checked, then any rows of any tap."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from extract.errors import StoreError, unknown
+from extract.spec import Recipe
+from extract.store import files
+from extract.store.index import FORMAT, FORMAT_VERSION, NO_SHARD
+from extract.store.shards import mapped, open_hdf5, texts_of
+
+INDEX = "features.h5"
+SHARDS = "shards"
+RECIPE = "recipe.json"
+WEIGHTS = "weights.safetensors"
+KEY_DIGITS = 12
+
+
+class FeatureSet:
+    """The rows that make up a data set now, one entry per image in every list: read whole, row subsets, tap by tap.
+
+    `ids`, `splits`, `groups` and `errors` are lists of str ("" for none); `labels` (N,) int64 with -1 for none, into
+    `label_names`; `status` (N,) uint8; `sha256` (N, 32) uint8. `dims` are the columns of each tap.
+    """
+
+    def __init__(self, path: Path) -> None:
+        files.verify(path, "index")
+        self.path, self.folder = path, path.parent
+        with open_hdf5(path) as file:
+            self.recipe = _recipe(file, path)
+            self.source = _text(file.attrs["source"])
+            self.created = str(file.attrs["created"])
+            self.ids = texts_of(file["filenames"][:])
+            self.labels, self.status, self.sha256 = file["labels"][:], file["status"][:], file["sha256"][:]
+            self.label_names, self.errors = texts_of(file["label_names"][:]), texts_of(file["errors"][:])
+            self.splits, self.groups = texts_of(file["splits"][:]), texts_of(file["groups"][:])
+            self._shard, self._row = file["rows/shard"][:], file["rows/row"][:]
+            self.dims = {tap.name: int(file[f"layers/{tap.name}"].shape[1]) for tap in self.recipe.taps}
+            self._shards = list(zip(texts_of(file["shards/name"][:]), texts_of(file["shards/sha256"][:]), strict=True))
+        self._verified: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        """`NAME/KEY12`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights of the cut network that computed the features, as safetensors."""
+        return self.folder / WEIGHTS
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The taps, from shallow to deep."""
+        return [tap.name for tap in self.recipe.taps]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, layer: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """Read rows of one tap, all of them by default: row numbers (n,) -> (n, D) float32; bad rows are NaN.
+
+        Raises StoreError where a shard is missing or was changed.
+        """
+        if layer not in self.layers:
+            unknown("layer", layer, self.layers, StoreError)
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        result = np.full((len(rows), self.dims[layer]), np.nan, np.float32)
+        for number, values in self._parts(layer, rows):
+            here = self._shard[rows] == number
+            result[here] = values[self._row[rows[here]]]
+        return result
+
+    def _parts(self, layer: str, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the number and the mapped array of every shard that holds some of the rows."""
+        for number in np.unique(self._shard[rows]).tolist():
+            if number != NO_SHARD:
+                with open_hdf5(self._checked(number)) as file:
+                    yield number, mapped(file, f"layers/{layer}")
+
+    def _checked(self, number: int) -> Path:
+        """Return the path of a shard whose bytes were proven whole, once per process and feature set."""
+        name, digest = self._shards[number]
+        path = self.folder / SHARDS / name
+        if number not in self._verified:
+            files.verify(path, "shard", digest)
+            self._verified.add(number)
+        return path
+
+
+def _recipe(file: h5py.File, path: Path) -> Recipe:
+    if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
+        raise StoreError("an index of another format", where=str(path), remedy="Run extract again with this version")
+    recipe = Recipe.from_json(file.attrs["recipe"])
+    if recipe.key != file.attrs["key"] or not recipe.key.startswith(path.parent.name):
+        raise StoreError("the recipe and the key do not belong together", where=str(path), remedy="Run extract again")
+    return recipe
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One feature set in a cache: the data set's name, the key's first digits, the path of its index."""
+
+    name: str
+    key: str
+    path: Path
+
+
+def list_features(cache: Path) -> list[Found]:
+    """List the feature sets of a cache, by name and key."""
+    return [Found(p.parent.parent.name, p.parent.name, p) for p in sorted(cache.glob(f"*/*/{INDEX}"))]
+
+
+def open_features(features: str, cache: Path) -> FeatureSet:
+    """Open `NAME`, `NAME/KEYPREFIX` or the path of an index; raises StoreError where that is none, or not one."""
+    path = Path(features)
+    if path.is_file() or (path / INDEX).is_file():
+        return FeatureSet(path if path.is_file() else path / INDEX)
+    name, _, key = features.strip("/").partition("/")
+    known = list_features(cache)
+    found = [each for each in known if each.name == name and each.key.startswith(key)]
+    if not found:
+        names = [f"{each.name}/{each.key}" for each in known] if key else sorted({each.name for each in known})
+        unknown("features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract.")
+    if len(found) > 1:
+        choices = ", ".join(f"{each.name}/{each.key}" for each in found)
+        raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which")
+    return FeatureSet(found[0].path)

@@ -1,0 +1,100 @@
+"""Shards: immutable HDF5 files of some thousand rows each, named by their content.
+
+A shard knows rows by the SHA-256 of their image's bytes, and nothing of names, labels or order. Its datasets, one row per
+image: `/layers/<tap>` (n, D), `/sha256` (n, 32) uint8, `/status` (n,) uint8, `/errors` (n,) text. They are contiguous and
+uncompressed, so that rows can be mapped from the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from extract.spec import Failure, Status
+from extract.store import files
+
+NAME_DIGITS = 32
+NOTHING = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one shard: per tap (n, D); digests (n, 32) uint8; a Failure, or None, per row."""
+
+    layers: dict[str, np.ndarray]
+    digests: np.ndarray
+    failures: list[Failure | None]
+
+    @property
+    def bad(self) -> int:
+        """How many rows hold a Failure."""
+        return sum(failure is not None for failure in self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard on disk: its file name, the SHA-256 of its body, and what it knows of its rows.
+
+    `status` (n,) uint8; `errors` as bytes (n,), empty for rows that are fine.
+    """
+
+    name: str
+    sha256: str
+    digests: np.ndarray
+    status: np.ndarray
+    errors: np.ndarray
+
+
+def write_shard(folder: Path, rows: Rows) -> str:
+    """Write the rows as one file into `folder`, on disk for good when this returns: its name."""
+
+    def fill(file: h5py.File) -> None:
+        for name, values in rows.layers.items():
+            file.create_dataset(f"layers/{name}", data=values)
+        file.create_dataset("sha256", data=rows.digests)
+        file.create_dataset("status", data=np.array([f.status if f else Status.OK for f in rows.failures], np.uint8))
+        file.create_dataset("errors", data=text_array([f.reason if f else "" for f in rows.failures]))
+
+    digest, data = files.sealed("shard", files.hdf5_image(fill))
+    name = f"{digest[:NAME_DIGITS]}.h5"
+    files.publish(folder / name, data)
+    return name
+
+
+def read_shard(path: Path) -> Shard:
+    """Read what a shard knows of its rows, after checking the whole file."""
+    digest = files.verify(path, "shard")
+    with open_hdf5(path) as file:
+        return Shard(path.name, digest, file["sha256"][:], file["status"][:], file["errors"][:])
+
+
+def shards_in(folder: Path) -> Iterator[Path]:
+    """List the shards of a folder by name; temporary files of a killed run are none."""
+    return iter(sorted(path for path in folder.glob("*.h5") if not path.name.startswith(files.TEMPORARY)))
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file of ours for reading. It never changes, so HDF5 needs no lock (and fails on some disks if it tries)."""
+    return h5py.File(path, "r", locking=False)
+
+
+def mapped(file: h5py.File, dataset: str) -> np.ndarray:
+    """Map a contiguous dataset from the file, so that only the rows asked for are read."""
+    data = file[dataset]
+    if not data.size:
+        return data[:]
+    return np.memmap(file.filename, data.dtype, "r", data.id.get_offset(), data.shape)
+
+
+def text_array(texts: list[str]) -> np.ndarray:
+    """Text as UTF-8 of fixed length, which HDF5 keeps with the data; names that are no UTF-8 keep their bytes."""
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    length = max((len(text) for text in encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, length)))
+
+
+def texts_of(values: np.ndarray) -> list[str]:
+    """Read what `text_array` wrote."""
+    return [value.decode("utf-8", "surrogateescape") for value in values.tolist()]
