@@ -1,0 +1,1 @@
+"""Images -> features: run a frozen ConvNet over a data set once and keep what its layers said."""

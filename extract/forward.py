@@ -1,4 +1,4 @@
-"""The extractor: a backbone cut at its taps, which turns pixels into rows. Frozen, in eval mode, and never otherwise."""
+"""The extractor: a backbone cut at its taps, which turns pixels into rows. Frozen, and always in eval mode."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torchvision.transforms import functional as F  # noqa: N812 the name that torch code uses
+from torchvision.transforms import functional as F
 
 from extract.backbones import digest, fit_state, open_backbone, open_skeleton, read_state
 from extract.backbones.weights import State
@@ -126,7 +126,7 @@ def _dims(cut: Cut, preset: Preprocessing) -> dict[str, int]:
 
 def _loaded(cut: Cut, state: State, device: torch.device) -> Cut:
     cut.module.load_state_dict(state, strict=True, assign=True)
-    freeze(cut.module).to(device=device, memory_format=torch.channels_last)
+    freeze(cut.module).to(device).to(memory_format=torch.channels_last)
     return cut
 
 

@@ -1,18 +1,19 @@
-"""Images: from a file's bytes to the pixels that a network is shown. The reference is Pillow and the weights' own preset.
+"""Images: from a file's bytes to the pixels that a network sees, as Pillow and the weights' own preset make them.
 
 One documented policy, part of every key as `DECODER`: the format is told by content, not by name (JPEG, PNG, WebP, BMP,
-GIF, TIFF); the first frame counts; the orientation in the EXIF data is applied; what is transparent lies on white; 16 bits
-are scaled to 8; CMYK and palettes become RGB as Pillow does it.
+GIF, TIFF); the first frame counts; the orientation in the EXIF data is applied; what is transparent lies on white; 16
+bits are scaled to 8; CMYK and palettes become RGB as Pillow does it.
 """
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F  # noqa: N812 the name that torch code uses
+from torchvision.transforms import functional as F
 
 from extract.spec import Failure, Preprocessing, Status
 
@@ -86,5 +87,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def pixels(image: Image.Image, preset: Preprocessing) -> Tensor:
     """Resize the shorter side and crop the centre, as torchvision's preset does on Pillow images: (3, H, W) uint8."""
-    image = F.resize(image, [preset.resize_size], interpolation=InterpolationMode(preset.interpolation))
-    return F.pil_to_tensor(F.center_crop(image, [preset.crop_size]))
+    whole: Any = image  # torchvision's annotations know tensors only
+    resized = F.resize(whole, [preset.resize_size], interpolation=InterpolationMode(preset.interpolation))
+    return F.pil_to_tensor(F.center_crop(resized, [preset.crop_size]))

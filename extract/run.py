@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from extract.engines import ENGINES
 from extract.errors import OptionError, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.loader import content_digests
+from extract.progress import Progress, Silent
 from extract.shard import Receipt, Stages
 from extract.sources import Source, open_source
 from extract.spec import ExtractSpec, Failure, Recipe, Record, Status
@@ -34,26 +35,6 @@ HINTS = {
     "forward": "the network is the limit: a GPU (--device cuda), --precision bf16, or a smaller network",
     "write": "writing is the limit: fewer or smaller taps, or a faster disk",
 }
-
-
-class Progress(Protocol):
-    """What a run tells those who watch: a stage of so many steps begins; so many steps are done."""
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a stage."""
-
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a stage."""
-
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
 
 
 @dataclass(frozen=True, slots=True)

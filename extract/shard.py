@@ -1,4 +1,4 @@
-"""One shard: records -> rows -> one HDF5 file -> a receipt. It depends on its arguments only, so any engine can run it."""
+"""One shard: records -> rows -> one HDF5 file -> a receipt. It depends on its arguments only: any engine can run it."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -173,7 +173,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ExtractSpec:
-    """One extraction, as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number."""
+    """One extraction as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number."""
 
     data: str
     name: str = ""

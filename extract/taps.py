@@ -52,8 +52,8 @@ class Node:
 class Cut:
     """A network that ends at its deepest tap.
 
-    `module` holds the weights that are left, under their names in the whole network; `run` takes images (N, 3, H, W) and
-    returns the rows (N, D) of each tap.
+    `module` holds the weights that are left, under their names in the whole network; `run` takes images (N, 3, H, W)
+    and returns the rows (N, D) of each tap.
     """
 
     module: nn.Module
@@ -290,7 +290,7 @@ class HookTrunk(Trunk):
             self._watch(network, torch.zeros(1, 3, size_px, size_px), seen)
 
     def _watch(self, network: nn.Module, images: Tensor, seen: Callable[[str, nn.Module, object], None]) -> None:
-        """Run `network` on `images` and call `seen` with the name of each call of a module, the module and its output."""
+        """Run `network` on `images`; call `seen` with the name of each call of a module, the module and its output."""
         calls: dict[str, int] = {}
 
         def hook(path: str) -> Callable[[nn.Module, object, object], None]:
@@ -337,7 +337,9 @@ class HookTrunk(Trunk):
             classifier = network.get_submodule(self._uses[self.classifier_input])
             handle = classifier.register_forward_pre_hook(received)
         try:
-            self._watch(network, images, lambda name, _, output: keep(name, output) if isinstance(output, Tensor) else None)
+            self._watch(
+                network, images, lambda name, _, output: keep(name, output) if isinstance(output, Tensor) else None
+            )
         except _DeepestReached:
             pass
         finally:
@@ -351,7 +353,9 @@ class _DeepestReached(Exception):  # noqa: N818 a signal, not an error: nothing 
 
 
 def _is_classifier(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1)
+    return isinstance(module, nn.Linear)
 
 
 def _blank(module: nn.Module, size_px: int) -> Tensor:

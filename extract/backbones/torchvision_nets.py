@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import Weights, WeightsEnum
+from torchvision.models import WeightsEnum
 
 from extract.backbones.backbone import Backbone, Listing, preprocessing_of, random_state
 from extract.backbones.weights import State, WithoutContent, as_state
@@ -47,7 +47,9 @@ def open_backbone(name: str, weights: str, seed: int) -> Backbone:
         weights="none" if weights == "none" else chosen.name,
         network=skeleton(name),
         preprocessing=preprocessing_of(chosen.transforms()),
-        read=partial(random_state, partial(_build, name), seed) if weights == "none" else partial(_download, name, chosen),
+        read=partial(random_state, partial(_build, name), seed)
+        if weights == "none"
+        else partial(_download, name, chosen),
         rename=renamed,
     )
 
@@ -69,16 +71,16 @@ def _weights_of(name: str) -> type[WeightsEnum]:
     return models.get_model_weights(name)
 
 
-def _auto(enum: type[WeightsEnum]) -> Weights:
+def _auto(enum: type[WeightsEnum]) -> WeightsEnum:
     """Return the V1 weights where there are any: those of the newer recipes transfer worse when frozen."""
-    return cast(Weights, enum.__members__.get("IMAGENET1K_V1", enum["DEFAULT"]))
+    return enum.__members__.get("IMAGENET1K_V1", enum["DEFAULT"])
 
 
-def _by_name(enum: type[WeightsEnum], weights: str, name: str) -> Weights:
+def _by_name(enum: type[WeightsEnum], weights: str, name: str) -> WeightsEnum:
     if weights not in enum.__members__:
         remedy = "Or give auto, none, or the path of a weights file."
         unknown(f"weights of {name} called", weights, [w.name for w in enum], BackboneError, remedy=remedy)
-    return cast(Weights, enum[weights])
+    return enum[weights]
 
 
 def _download(name: str, weights: WeightsEnum) -> State:

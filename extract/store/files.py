@@ -1,8 +1,8 @@
 """Files that exist only when whole: a temporary name, fsync, then the real name, then fsync of the folder.
 
-Every file of ours opens with one block of `HEADER_BYTES`: a line that says what it is, the SHA-256 and the length of the
-body, so that a file is known to be whole before HDF5 parses a byte of it (damaged HDF5 crashes and hangs the library).
-HDF5 tools skip the block, as a user block.
+Every file of ours opens with one block of `HEADER_BYTES`: a line that says what it is, the SHA-256 and the length of
+the body, so that a file is known to be whole before HDF5 parses a byte of it (damaged HDF5 crashes and hangs the
+library). HDF5 tools skip the block, as a user block.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ TEMPORARY = ".tmp-"
 
 
 def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
-    """Build an HDF5 file in memory and return its bytes. (h5py that meets a full disk crashes the process at its end.)"""
+    """Build an HDF5 file in memory and return its bytes: h5py that meets a full disk crashes the process at exit."""
     name = secrets.token_hex(8)
     with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         fill(file)
@@ -87,7 +87,9 @@ class _written:  # noqa: N801 a context manager that reads as a verb
     def __enter__(self) -> Path:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+            descriptor = os.open(
+                self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644
+            )
             with open(descriptor, "wb", closefd=True) as file:  # noqa: PTH123 a descriptor
                 file.write(self.data)
                 file.flush()

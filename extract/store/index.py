@@ -1,7 +1,7 @@
 """The index `features.h5`: which rows make up the data set now. The only file that is ever replaced.
 
-Besides the tables that this project reads, it shows every tap as one array to anyone with HDF5: virtual datasets over the
-shards, whose fill value is NaN, since a missing file would otherwise read as zeros.
+Besides the tables that this project reads, it shows every tap as one array to anyone with HDF5: virtual datasets over
+the shards, whose fill value is NaN, since a missing file would otherwise read as zeros.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -141,6 +142,6 @@ def _runs(table: Table) -> Iterator[tuple[int, int]]:
     """Cut the rows into runs that lie side by side in one shard: (start, stop) of each."""
     breaks = np.flatnonzero((np.diff(table.shard) != 0) | (np.diff(table.row) != 1)) + 1
     edges = [0, *breaks.tolist(), len(table.row)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         if stop > start and table.shard[start] >= 0:
             yield start, stop

@@ -12,7 +12,7 @@ from extract.errors import StoreError, unknown
 from extract.spec import Recipe
 from extract.store import files
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_SHARD
-from extract.store.shards import mapped, open_hdf5, texts_of
+from extract.store.shards import array, dataset, mapped, open_hdf5, texts_of
 
 INDEX = "features.h5"
 SHARDS = "shards"
@@ -33,15 +33,13 @@ class FeatureSet:
         self.path, self.folder = path, path.parent
         with open_hdf5(path) as file:
             self.recipe = _recipe(file, path)
-            self.source = _text(file.attrs["source"])
-            self.created = str(file.attrs["created"])
-            self.ids = texts_of(file["filenames"][:])
-            self.labels, self.status, self.sha256 = file["labels"][:], file["status"][:], file["sha256"][:]
-            self.label_names, self.errors = texts_of(file["label_names"][:]), texts_of(file["errors"][:])
-            self.splits, self.groups = texts_of(file["splits"][:]), texts_of(file["groups"][:])
-            self._shard, self._row = file["rows/shard"][:], file["rows/row"][:]
-            self.dims = {tap.name: int(file[f"layers/{tap.name}"].shape[1]) for tap in self.recipe.taps}
-            self._shards = list(zip(texts_of(file["shards/name"][:]), texts_of(file["shards/sha256"][:]), strict=True))
+            self.source, self.created = _attribute(file, "source"), _attribute(file, "created")
+            self.labels, self.status, self.sha256 = (array(file, name) for name in ("labels", "status", "sha256"))
+            self.ids, self.label_names = _texts(file, "filenames"), _texts(file, "label_names")
+            self.splits, self.groups, self.errors = (_texts(file, name) for name in ("splits", "groups", "errors"))
+            self._shard, self._row = array(file, "rows/shard"), array(file, "rows/row")
+            self.dims = {tap.name: int(dataset(file, f"layers/{tap.name}").shape[1]) for tap in self.recipe.taps}
+            self._shards = list(zip(_texts(file, "shards/name"), _texts(file, "shards/sha256"), strict=True))
         self._verified: set[int] = set()
 
     @property
@@ -96,14 +94,19 @@ class FeatureSet:
 def _recipe(file: h5py.File, path: Path) -> Recipe:
     if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
         raise StoreError("an index of another format", where=str(path), remedy="Run extract again with this version")
-    recipe = Recipe.from_json(file.attrs["recipe"])
-    if recipe.key != file.attrs["key"] or not recipe.key.startswith(path.parent.name):
+    recipe = Recipe.from_json(_attribute(file, "recipe"))
+    if recipe.key != _attribute(file, "key") or not recipe.key.startswith(path.parent.name):
         raise StoreError("the recipe and the key do not belong together", where=str(path), remedy="Run extract again")
     return recipe
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+def _attribute(file: h5py.File, name: str) -> str:
+    value = file.attrs[name]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _texts(file: h5py.File, name: str) -> list[str]:
+    return texts_of(array(file, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,9 @@ def open_features(features: str, cache: Path) -> FeatureSet:
     found = [each for each in known if each.name == name and each.key.startswith(key)]
     if not found:
         names = [f"{each.name}/{each.key}" for each in known] if key else sorted({each.name for each in known})
-        unknown("features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract.")
+        unknown(
+            "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
+        )
     if len(found) > 1:
         choices = ", ".join(f"{each.name}/{each.key}" for each in found)
         raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which")

@@ -1,8 +1,8 @@
 """Shards: immutable HDF5 files of some thousand rows each, named by their content.
 
-A shard knows rows by the SHA-256 of their image's bytes, and nothing of names, labels or order. Its datasets, one row per
-image: `/layers/<tap>` (n, D), `/sha256` (n, 32) uint8, `/status` (n,) uint8, `/errors` (n,) text. They are contiguous and
-uncompressed, so that rows can be mapped from the file.
+A shard knows rows by the SHA-256 of their image's bytes, and nothing of names, labels or order. Its datasets, one row
+per image: `/layers/<tap>` (n, D), `/sha256` (n, 32) uint8, `/status` (n,) uint8, `/errors` (n,) text. They are
+contiguous and uncompressed, so that rows can be mapped from the file.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from extract.errors import StoreError
 from extract.spec import Failure, Status
 from extract.store import files
 
@@ -67,7 +68,7 @@ def read_shard(path: Path) -> Shard:
     """Read what a shard knows of its rows, after checking the whole file."""
     digest = files.verify(path, "shard")
     with open_hdf5(path) as file:
-        return Shard(path.name, digest, file["sha256"][:], file["status"][:], file["errors"][:])
+        return Shard(path.name, digest, array(file, "sha256"), array(file, "status"), array(file, "errors"))
 
 
 def shards_in(folder: Path) -> Iterator[Path]:
@@ -76,15 +77,28 @@ def shards_in(folder: Path) -> Iterator[Path]:
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a file of ours for reading. It never changes, so HDF5 needs no lock (and fails on some disks if it tries)."""
+    """Open a file of ours for reading. It never changes, so HDF5 needs no lock, and fails on some disks if it tries."""
     return h5py.File(path, "r", locking=False)
 
 
-def mapped(file: h5py.File, dataset: str) -> np.ndarray:
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset of that name; raises StoreError where there is none."""
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise StoreError(f"holds no dataset {name!r}", where=str(file.filename), remedy="Run extract again")
+    return found
+
+
+def array(file: h5py.File, name: str) -> np.ndarray:
+    """Read a whole dataset."""
+    return dataset(file, name)[()]
+
+
+def mapped(file: h5py.File, name: str) -> np.ndarray:
     """Map a contiguous dataset from the file, so that only the rows asked for are read."""
-    data = file[dataset]
+    data = dataset(file, name)
     if not data.size:
-        return data[:]
+        return data[()]
     return np.memmap(file.filename, data.dtype, "r", data.id.get_offset(), data.shape)
 
 

@@ -10,8 +10,8 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 class CifarResNet(nn.Module):
     """A residual network for 32 x 32 images: (N, 3, 32, 32) float32 -> logits (N, num_classes).
 
-    Three stages of `depth` basic blocks with `width`, 2 `width` and 4 `width` channels at strides 1, 2 and 2. Its layers
-    carry the names of torchvision's ResNet (`layer1`, `layer2`, `layer3`, `avgpool`, `fc`).
+    Three stages of `depth` basic blocks with `width`, 2 `width` and 4 `width` channels at strides 1, 2 and 2. Its
+    layers carry the names of torchvision's ResNet (`layer1`, `layer2`, `layer3`, `avgpool`, `fc`).
     """
 
     def __init__(self, *, width: int = 32, depth: int = 2, num_classes: int = 10) -> None:
@@ -29,6 +29,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) -> logits (N, num_classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(self.avgpool(x).flatten(1))

@@ -1,9 +1,9 @@
 """Train the built-in backbone on CIFAR-10: `python -m extract.backbones.builtin.train DATA`.
 
-DATA is a folder with train/ and test/ of class folders. The weights and a JSON record of how they came about are written
-beside this file. Plain cross-entropy on purpose: label smoothing and its like raise the accuracy on the pretraining set
-and lower that of the frozen features (Kornblith et al. 2021, "Why do better loss functions lead to less transferable
-features?").
+DATA is a folder with train/ and test/ of class folders. The weights and a JSON record of how they came about are
+written beside this file. Plain cross-entropy on purpose: label smoothing and its like raise the accuracy on the
+pretraining set and lower that of the frozen features (Kornblith et al. 2021, "Why do better loss functions lead to less
+transferable features?").
 """
 
 import hashlib
@@ -43,7 +43,9 @@ class Training:
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--epochs", default=Training.epochs, help="Passes over the training images.")
 @click.option("--seed", default=Training.seed, help="Seed of the start weights, the order and the augmentation.")
-@click.option("--out", default=HERE / "cifar_resnet14.safetensors", type=click.Path(path_type=Path), help="Weights file.")
+@click.option(
+    "--out", default=HERE / "cifar_resnet14.safetensors", type=click.Path(path_type=Path), help="Weights file."
+)
 def main(data: Path, epochs: int, seed: int, out: Path) -> None:
     """Train on DATA/train, measure once on DATA/test, write the weights and their record."""
     training = Training(epochs=epochs, seed=seed)
@@ -136,7 +138,9 @@ def rounded(value: Tensor) -> Tensor:
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of right answers in eval mode and float32."""
     network.eval()
-    right = [(network(normalise(x)).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)]
+    right = [
+        (network(normalise(x)).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)
+    ]
     return float(sum(right) / len(labels))
 
 

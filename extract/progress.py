@@ -1,0 +1,23 @@
+"""What long work tells those who watch it."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A stage of so many steps begins; so many steps of it are done."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+
+    def advance(self, steps: int) -> None:
+        """Count steps of it."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+
+    def advance(self, steps: int) -> None:
+        """Count steps of it."""
