@@ -1,0 +1,1 @@
+"""Features -> answers: heads on cached features, their evidence, and what a run deploys."""

@@ -1,0 +1,133 @@
+"""New images -> answers: the bundle's own network and head, over the same loader and forward pass as `extract`."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.bundle import Bundle, read_bundle
+from classify.calibrate import losses
+from classify.evaluate import confusion, draw_resamples, evaluate, per_class
+from extract.errors import BundleError, FitError
+from extract.forward import Extractor, rebuild_extractor
+from extract.loader import Loaded, load_batches
+from extract.sources import list_images, open_source
+from extract.spec import Failure, Record, Status, available_cores
+
+
+@dataclass(frozen=True)
+class PredictSpec:
+    """What to predict with which run. `abstain_below` is a probability: under it the answer is marked as abstained."""
+
+    run: str
+    top: int = 5
+    abstain_below: float = 0.0
+    device: str = "auto"
+    batch_size: int = 32
+    workers: int = field(default_factory=available_cores)
+
+
+def bundle_folder(run: str) -> Path:
+    """Find the bundle of a run: the run's folder, its name under runs/, or the bundle itself."""
+    for folder in (Path(run) / "bundle", Path(run), Path("runs") / run / "bundle"):
+        if (folder / "bundle.json").is_file():
+            return folder
+    raise BundleError("no run of that name or path", where=run, remedy="Make one with: pipeline.py fit FEATURES")
+
+
+def records_of(inputs: tuple[str, ...], root: Path | None = None) -> tuple[Record, ...]:
+    """List the images of files and folders, or of one manifest or tar."""
+    if len(inputs) == 1 and not _is_images(inputs[0]):
+        return open_source(inputs[0], root).records
+    return list_images([Path(each) for each in inputs])
+
+
+def _is_images(text: str) -> bool:
+    path = Path(text)
+    return path.is_dir() or (path.is_file() and path.suffix.lower() not in (".csv", ".parquet", ".tar"))
+
+
+def predict(spec: PredictSpec, records: tuple[Record, ...], on_rows: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+    """Yield one answer per record, in order: id, label, probability, abstained, top, status, reason."""
+    bundle = read_bundle(bundle_folder(spec.run))
+    extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+    for batch, probabilities in _probabilities(spec, bundle, extractor, records):
+        for record, item, shares in zip(batch, *probabilities, strict=True):
+            yield _answer(record, item, shares, bundle, spec)
+        on_rows(len(batch))
+
+
+def _probabilities(
+    spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...]
+) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
+    """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
+    preset, done = extractor.recipe.preprocessing, 0
+    for batch in load_batches(records, preset, batch_size=spec.batch_size, workers=spec.workers):
+        shares = np.full((len(batch), len(bundle.classes)), np.nan)
+        good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
+        if good:
+            pixels = extractor.send([batch[i].outcome for i in good])  # pyright: ignore[reportArgumentType] no failures
+            shares[good] = bundle.probabilities(extractor(pixels)[bundle.layer].astype(np.float64))
+        yield records[done : done + len(batch)], (batch, shares)
+        done += len(batch)
+
+
+def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
+    if isinstance(item.outcome, Failure):
+        status, reason = Status.NAMES[item.outcome.status], item.outcome.reason
+        nothing = {"label": None, "probability": None, "abstained": True, "top": []}
+        return {"id": record.id, **nothing, "status": status, "reason": reason}
+    order = np.argsort(-shares, kind="stable")[: spec.top]
+    top = [{"label": bundle.classes[i], "probability": round(float(shares[i]), 6)} for i in order]
+    best = float(shares[order[0]])
+    return {
+        "id": record.id,
+        "label": bundle.classes[order[0]],
+        "probability": round(best, 6),
+        "abstained": best < spec.abstain_below,
+        "top": top,
+        "status": Status.NAMES[Status.OK],
+        "reason": "",
+    }
+
+
+def evaluate_run(spec: PredictSpec, data: str, root: Path | None, on_rows: Callable[[int], None]) -> dict[str, Any]:
+    """Measure a run on labelled images it has not seen: each metric with its interval, confusion, bad rows."""
+    bundle = read_bundle(bundle_folder(spec.run))
+    extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+    records = tuple(record for record in open_source(data, root).records if record.label is not None)
+    if not records:
+        raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
+    shares = []
+    for batch, (_, probabilities) in _probabilities(spec, bundle, extractor, records):
+        shares.append(probabilities)
+        on_rows(len(batch))
+    return _measured(bundle, records, np.concatenate(shares))
+
+
+def _measured(bundle: Bundle, records: tuple[Record, ...], shares: np.ndarray) -> dict[str, Any]:
+    good = np.asarray(np.isfinite(shares).all(axis=1))
+    labels = [str(record.label) for record, fine in zip(records, good, strict=True) if fine]
+    if not labels:
+        raise FitError("not one image could be read", remedy="See the reasons with: pipeline.py predict")
+    names = [*bundle.classes, *sorted(set(labels) - set(bundle.classes))]
+    y, predicted = np.array([names.index(label) for label in labels]), shares[good].argmax(1)
+    groups = [record.group for record, fine in zip(records, good, strict=True) if fine]
+    resamples = draw_resamples(len(y), np.array(groups) if all(groups) else None, seed=0)
+    matrix = confusion(y, predicted, names, len(bundle.classes))
+    return {
+        "metrics": evaluate(y, predicted, resamples, losses(shares[good], y)),
+        "n": len(y),
+        "n_bad": int((~good).sum()),
+        "unseen_classes": names[len(bundle.classes) :],
+        "confusion": matrix,
+        "per_class": per_class(matrix),
+    }
+
+
+def csv_row(answer: dict[str, Any]) -> dict[str, Any]:
+    """Flatten an answer for CSV: `top` becomes JSON in one cell."""
+    return {**answer, "top": json.dumps({each["label"]: each["probability"] for each in answer["top"]})}

@@ -1,0 +1,156 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_features import blobs, tiny_recipe
+
+from classify.bundle import Bundle, read_bundle, whole_folder, write_bundle
+from classify.heads import HEADS
+from extract.errors import BundleError, FitError
+
+RECIPE = tiny_recipe(["layer1:grid:4", "penultimate"])
+
+
+def fitted(name: str, n_classes: int = 3) -> tuple[Bundle, np.ndarray, np.ndarray]:
+    y = np.arange(60) % n_classes
+    X = blobs(y, 7, distance=0.7)
+    head = HEADS[name]
+    value = head.values(60)[0]
+    pipeline = head.build(value, 0).fit(X.astype(np.float64), y)
+    classes = [f"class {code}" for code in range(n_classes)]
+    arrays = head.arrays(pipeline)
+    bundle = Bundle(RECIPE, "penultimate", name, head.kind, head.params(value), classes, 0.7, arrays)
+    return bundle, X, head.scores(pipeline, X.astype(np.float64))
+
+
+def written(tmp_path: Path, bundle: Bundle, X: np.ndarray, expected: np.ndarray) -> Path:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"weights")
+    write_bundle(tmp_path / "bundle", bundle, weights=weights, X=X, expected=expected)
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_read_scores_as_sklearn_does(tmp_path, name, n_classes):
+    bundle, X, expected = fitted(name, n_classes)
+    found = read_bundle(written(tmp_path, bundle, X, expected))
+    assert found.scores(X) == pytest.approx(expected, rel=1e-6, abs=1e-5)
+    assert found.probabilities(X).sum(axis=1) == pytest.approx(1)
+    assert (found.recipe, found.classes, found.params) == (RECIPE, bundle.classes, bundle.params)
+    assert found.temperature == 0.7
+    assert found.weights_path.read_bytes() == b"weights"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "weights.safetensors"]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    classes=st.lists(st.text(st.characters(), max_size=8), min_size=2, max_size=5, unique=True),
+    temperature=st.floats(0.05, 20),
+    seed=st.integers(0, 99),
+)
+def test_round_trip(tmp_path, classes, temperature, seed):
+    rng = np.random.default_rng(seed)
+    coef, intercept = rng.normal(size=(len(classes), 3)), rng.normal(size=len(classes))
+    arrays = {"mean": rng.normal(size=3), "scale": rng.random(3) + 0.1, "coef": coef, "intercept": intercept}
+    bundle = Bundle(RECIPE, "penultimate", "ridge", "linear", {"alpha": 1.0}, classes, temperature, arrays)
+    X = rng.normal(size=(4, 3))
+    found = read_bundle(written(tmp_path, bundle, X, bundle.scores(X)))
+    assert (found.classes, found.temperature) == (classes, temperature)
+    assert (found.scores(X) == bundle.scores(X)).all()
+
+
+def test_scores_unlike_sklearns_are_never_written(tmp_path):
+    bundle, X, expected = fitted("logistic")
+    with pytest.raises(FitError, match="differ"):
+        written(tmp_path, bundle, X, expected + 0.01)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_equal_images_of_two_classes_do_not_stop_a_knn(tmp_path):
+    bundle, X, _ = fitted("knn")
+    X = np.repeat(X[:20], 3, axis=0).astype(np.float64)
+    pipeline = HEADS["knn"].build(5, 0).fit(X, np.arange(60) % 3)
+    bundle = replace(bundle, arrays=HEADS["knn"].arrays(pipeline))
+    written(tmp_path, bundle, X, HEADS["knn"].scores(pipeline, X))
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "recipe.json", "weights.safetensors"])
+@pytest.mark.parametrize("change", ["flip", "cut", "gone"])
+def test_a_changed_file_is_refused(tmp_path, name, change):
+    folder = written(tmp_path, *fitted("logistic"))
+    path = folder / name
+    data = path.read_bytes()
+    path.unlink()
+    if change != "gone":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if change == "flip" else data[:-1])
+    with pytest.raises(BundleError, match=name):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "other"}, "not a bundle of ours"),
+        ({"format_version": 2}, "format 2"),
+        ({"features_key": "0" * 64}, "the recipe is not the one"),
+        ({"layer": "layer4"}, "no layer 'layer4'"),
+        ({"classes": ["a", "b"]}, "has the shape"),
+        ({"classes": [1, 2, 3]}, "no names"),
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": "hot"}, "not a bundle"),
+        ({"kind": "pickle"}, "not a bundle"),
+        ({"files": {"../head.safetensors": {}}}, "not a bundle"),
+        ({"files": 3}, "no bundle here"),
+    ],
+)
+def test_a_changed_manifest_is_refused(tmp_path, change, said):
+    folder = written(tmp_path, *fitted("logistic"))
+    path = folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BundleError, match=said):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"format": "offshelf-bundle"}'])
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    (tmp_path / "bundle.json").write_bytes(content)
+    with pytest.raises(BundleError):
+        read_bundle(tmp_path)
+
+
+def test_a_head_that_fits_its_digest_and_is_no_safetensors_is_refused(tmp_path):
+    folder = written(tmp_path, *fitted("logistic"))
+    (folder / "head.safetensors").write_bytes(evil := b"\x80\x04cos\nsystem\n")
+    said = json.loads((folder / "bundle.json").read_text())
+    said["files"]["head.safetensors"] = {"sha256": hashlib.sha256(evil).hexdigest(), "bytes": len(evil)}
+    (folder / "bundle.json").write_text(json.dumps(said))
+    with pytest.raises(BundleError, match="not a bundle"):
+        read_bundle(folder)
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="not a bundle"):
+        written(tmp_path, *fitted("logistic"))
+    assert (tmp_path / "bundle" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_fails_halfway_leaves_what_was_there(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").write_text("old")
+
+    def fail() -> None:
+        with whole_folder(tmp_path / "run") as temporary:
+            (temporary / "new").write_text("new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["run", "run/old"]

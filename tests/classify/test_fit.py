@@ -1,0 +1,156 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_features import blobs
+
+import classify.fit as module
+from classify.bundle import read_bundle
+from classify.fit import FitSpec, fit
+from extract.errors import FitError, OptionError
+
+WORDS = """strategy layers head params classes n_train n_test cv test confusion per_class calibration search advice
+seconds versions features_key split warnings n_bad n_unlabelled seed features run per_layer"""
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    def start(features, **options):
+        monkeypatch.setattr(module, "open_features", lambda name, cache: features)
+        return fit(FitSpec("tiny", **({"out": tmp_path / "run", "jobs": 1, "cv": 3} | options)))
+
+    return start
+
+
+def two_taps(make_features, **known):
+    labels = np.arange(90) % 3
+    rng = np.random.default_rng(0)
+    X = {"layer1": rng.random((90, 5)).astype(np.float32), "penultimate": blobs(labels, 8)}
+    return make_features(labels, ["wasp", "ant", "bee"], X=X, **known)
+
+
+def test_a_run_is_whole_and_says_what_it_found(make_features, run, tmp_path):
+    features = two_taps(make_features)
+    metrics = run(features)
+    folder = tmp_path / "run"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bundle",
+        "metrics.json",
+        "predictions.csv",
+        "report.html",
+    ]
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert set(metrics) >= set(WORDS.split())
+    assert (metrics["layers"], metrics["classes"]) == (["penultimate"], ["ant", "bee", "wasp"])
+    assert (metrics["n_train"], metrics["n_test"]) == (72, 18)
+    assert metrics["test"]["accuracy"]["value"] > 0.9
+    assert {row["layer"] for row in metrics["search"]} == {"layer1", "penultimate"}
+    chance = next(row for row in metrics["per_layer"] if row["layer"] == "layer1")["accuracy"]
+    assert chance["value"] < 0.6
+    for found in (*metrics["test"].values(), *metrics["cv"].values()):
+        assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_the_bundle_answers_what_the_predictions_say(make_features, run, tmp_path):
+    features = two_taps(make_features, ids=[f"{row}\udcff.png" for row in range(90)])
+    run(features)
+    with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    at = [features.ids.index(row["id"]) for row in rows]
+    bundle = read_bundle(tmp_path / "run" / "bundle")
+    shares = bundle.probabilities(features.read("penultimate", np.array(at)))
+    assert [row["predicted"] for row in rows] == [bundle.classes[code] for code in shares.argmax(axis=1)]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(shares.max(axis=1), abs=1e-5)
+    assert [row["label"] for row in rows] == [["wasp", "ant", "bee"][row % 3] for row in at]
+
+
+def test_the_same_seed_gives_the_same_run(make_features, run):
+    features = two_taps(make_features)
+    drop = {"seconds", "search", "per_layer"}
+    one, two = ({key: value for key, value in run(features).items() if key not in drop} for _ in range(2))
+    assert one == two
+
+
+@pytest.mark.parametrize("head", sorted(module.HEADS))
+def test_every_head_fits_two_classes(make_features, run, head):
+    metrics = run(make_features(np.arange(40) % 2, ["a", "b"]), head=head)
+    assert metrics["test"]["accuracy"]["value"] == 1.0
+    assert metrics["head"] == head
+
+
+def test_random_labels_are_not_clearly_better_than_chance(make_features, run):
+    labels = np.random.default_rng(0).integers(0, 2, 200)
+    X = {"penultimate": np.random.default_rng(1).random((200, 20)).astype(np.float32)}
+    found = run(make_features(labels, ["a", "b"], X=X))["test"]["accuracy"]
+    assert found["low"] < 0.5 < found["high"]
+
+
+def test_bad_rows_unseen_labels_and_few_folds_are_all_told(make_features, run):
+    labels = np.array([0, 1] * 12 + [0, 1, 2, 2] + [0, -1])
+    features = make_features(
+        labels, ["a", "b", "c"], splits=["train"] * 24 + ["test"] * 6, X={"x": blobs(labels % 3, 4)}
+    )
+    features.status[28] = 4
+    features.X["x"][28] = np.nan
+    metrics = run(features, cv=50)
+    assert (metrics["n_bad"], metrics["n_unlabelled"], metrics["n_test"]) == (1, 1, 4)
+    assert metrics["test"]["accuracy"]["value"] <= 0.5
+    assert any("'c'" in text for text in metrics["warnings"])
+    assert any("12 folds instead of 50" in text for text in metrics["warnings"])
+
+
+def test_a_run_of_ours_is_replaced_and_anything_else_is_not(make_features, run, tmp_path):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    run(features)
+    (tmp_path / "run" / "stale").write_text("of the last run")
+    run(features)
+    assert not (tmp_path / "run" / "stale").exists()
+    (tmp_path / "run" / "metrics.json").write_text('{"loss": 1}')
+    with pytest.raises(FitError, match="--out"):
+        run(features)
+    assert (tmp_path / "run" / "bundle").exists()
+
+
+def test_a_fit_that_fails_leaves_the_last_run(make_features, run, tmp_path, monkeypatch):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    before = run(features)
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "write_evidence", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run(features)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_unknown_layer_names_the_nearest(make_features, run):
+    with pytest.raises(FitError, match="nearest: 'penultimate'"):
+        run(two_taps(make_features), layers=("penultimat",))
+    assert run(two_taps(make_features), layers=("layer1",))["layers"] == ["layer1"]
+
+
+def test_features_that_are_no_numbers_stop_the_fit(make_features, run):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    features.X["penultimate"][:] = np.nan
+    with pytest.raises(FitError, match="no number"):
+        run(features)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"head": "logistics"}, {"metric": "f1"}, {"strategy": "full"}, {"group": "x"}, {"cv": 1}, {"hold_out": 0.0}],
+)
+def test_options_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(OptionError):
+        FitSpec("tiny", **wrong)
+
+
+def test_fitting_never_imports_torch():
+    code = "import sys, classify.fit, classify.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

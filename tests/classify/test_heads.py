@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from tiny_features import blobs
+
+from classify.calibrate import fit_temperature, softmax
+from classify.heads import HEADS, converged, head_named, pad
+from classify.scoring import SCORERS
+from classify.search import fit_noted, quiet_fits
+from extract.errors import FitError
+
+
+def fitted(name: str, n_classes: int = 3):
+    y = np.arange(90) % n_classes
+    X = blobs(y, 12, distance=0.7).astype(np.float64)
+    head = HEADS[name]
+    with quiet_fits():
+        pipeline, fine = fit_noted(head.build(head.values(90)[0], 0), X, y)
+    assert fine
+    return head, pipeline, X
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", HEADS)
+def test_scores_and_arrays_agree_with_what_sklearn_predicts(name, n_classes):
+    head, pipeline, X = fitted(name, n_classes)
+    scores = head.scores(pipeline, X)
+    assert scores.shape == (90, n_classes)
+    assert (scores.argmax(axis=1) == pipeline.predict(X)).all()
+    assert SCORERS[head.kind](head.arrays(pipeline), X) == pytest.approx(scores, rel=1e-6, abs=1e-6)
+
+
+def test_two_logistic_scores_give_sklearns_probability():
+    head, pipeline, X = fitted("logistic", 2)
+    assert softmax(head.scores(pipeline, X)) == pytest.approx(pipeline.predict_proba(X))
+
+
+def test_neighbours_vote_as_in_dinov2():
+    head, pipeline, X = fitted("knn")
+    Z = X / np.linalg.norm(X, axis=1, keepdims=True)
+    cosines = Z @ Z.T
+    for row in range(5):
+        nearest = np.argsort(-cosines[row])[:5]
+        weights = softmax(cosines[row, nearest][None] / 0.07)[0]
+        votes = np.bincount(nearest % 3, weights=weights, minlength=3)
+        assert softmax(head.scores(pipeline, X[row : row + 1]))[0] == pytest.approx(votes, abs=1e-5)
+
+
+def test_absent_classes_lose_and_the_others_keep_their_column():
+    padded = pad(np.array([[1.0, 3.0]]), np.array([0, 3]), 4)
+    assert padded.tolist() == [[1.0, -9.0, -9.0, 3.0]]
+
+
+def test_the_grid_grows_at_its_edges_up_to_the_limit():
+    head = HEADS["logistic"]
+    grid = list(head.grid)
+    assert head.extend(grid, 1e-4) == [pytest.approx(1e-5)]
+    assert head.extend(grid, 1e-1) == [pytest.approx(1.0)]
+    assert head.extend(grid, 1e-2) == []
+    assert head.extend([*grid, 1e3], 1e3) == []
+    assert head.at_limit([*grid, 1e3], 1e3)
+    assert not head.at_limit(grid, 1e-1)
+    assert not HEADS["knn"].at_limit([5, 10], 10)
+
+
+def test_neighbours_are_fewer_than_the_rows():
+    assert HEADS["knn"].values(8) == [5, 7]
+    assert HEADS["knn"].values(2) == [1]
+
+
+def test_a_solver_that_runs_out_of_iterations_says_so():
+    y = np.arange(60) % 3
+    pipeline = HEADS["logistic"].build(100.0, 0).set_params(logisticregression__max_iter=2)
+    with quiet_fits():
+        pipeline, fine = fit_noted(pipeline, blobs(y, 5, distance=0.5), y)
+    assert not fine
+    assert not converged(pipeline)
+
+
+def test_an_unknown_head_names_the_nearest():
+    with pytest.raises(FitError, match="logistic"):
+        head_named("logistics")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_scores_are_about_as_wide_as_logits(name):
+    rng = np.random.default_rng(0)
+    true = np.arange(300) % 3
+    X = blobs(true, 64, distance=0.3).astype(np.float64)
+    y = np.where(rng.random(300) < 0.2, rng.integers(0, 3, 300), true)
+    head = HEADS[name]
+    pipeline = head.build(head.values(150)[-1], 0).fit(X[::2], y[::2])
+    assert 0.1 < fit_temperature(head.scores(pipeline, X[1::2]), y[1::2]) < 10

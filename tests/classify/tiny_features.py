@@ -1,0 +1,47 @@
+"""Feature sets made of numbers: what the store's reader gives, without a store."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from extract.spec import Preprocessing, Recipe, Tap
+
+PREPROCESSING = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+def tiny_recipe(layers: list[str]) -> Recipe:
+    taps = tuple(Tap.parse(layer) for layer in layers)
+    nodes = tuple(tap.layer for tap in taps)
+    return Recipe("builtin:test", "0" * 64, taps, nodes, PREPROCESSING, "pillow", "fp32", "float32")
+
+
+@dataclass
+class FakeFeatures:
+    X: dict[str, np.ndarray]
+    labels: np.ndarray
+    label_names: list[str]
+    weights_path: Path
+    name: str = "tiny/0123456789ab"
+    splits: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        self.splits, self.groups = self.splits or [""] * n, self.groups or [""] * n
+        self.ids = self.ids or [f"{row:04d}.png" for row in range(n)]
+        self.status, self.errors = np.zeros(n, dtype=np.uint8), [""] * n
+        self.layers = list(self.X)
+        self.recipe = tiny_recipe(self.layers)
+        self.path = self.weights_path.with_name("features.h5")
+
+    def read(self, layer: str, rows: np.ndarray | None = None) -> np.ndarray:
+        return self.X[layer] if rows is None else self.X[layer][rows]
+
+
+def blobs(labels: np.ndarray, dims: int, seed: int = 0, distance: float = 3.0) -> np.ndarray:
+    """Points about one centre for each label, all positive as after a ReLU: (n,) -> (n, dims) float32."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(int(labels.max()) + 1, dims)) * distance
+    return np.maximum(centres[labels] + rng.normal(size=(len(labels), dims)), 0).astype(np.float32)
