@@ -1,0 +1,491 @@
+"""The commands of offshelf: options become one frozen spec, one call does the work, the result is printed.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from extract.errors import OffshelfError, OptionError
+from extract.spec import INTERPOLATIONS, BackboneSpec, ExtractSpec, available_cores
+
+INTERRUPTED = 130
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+
+class Commands(click.Group):
+    """Turns our errors into one line on stderr, or one JSON object on stdout, and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order of the file, which is that of the work."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except OffshelfError as error:
+            _fail(error)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has seen enough; Python would complain at exit
+            sys.exit(0)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What is written is kept; run the same command again to go on.", err=True)
+            sys.exit(INTERRUPTED)
+
+
+def _fail(error: OffshelfError) -> NoReturn:
+    if _wants_json():
+        click.echo(json.dumps({"error": error.as_dict()}))
+    else:
+        click.echo(f"Error: {error}", err=True)
+    sys.exit(1)
+
+
+def _wants_json() -> bool:
+    ctx = click.get_current_context(silent=True)
+    return "--json" in sys.argv if ctx is None or "as_json" not in ctx.params else bool(ctx.params["as_json"])
+
+
+CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+cache_option = click.option("--cache", type=FOLDER, default=Path("cache"), help="Folder of the feature cache.")
+root_option = click.option(
+    "--root", type=FOLDER, help="Folder that the paths of a manifest start from, or where torchvision keeps a data set."
+)
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def loading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what every command takes that shows images to a network."""
+    command = click.option("-b", "--batch-size", type=click.IntRange(1, 4096), default=32, help="Images per pass.")(
+        command
+    )
+    workers = click.option(
+        "-j", "--workers", type=click.IntRange(1, 256), default=available_cores, show_default="cores"
+    )
+    return device_option(workers(command))
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    out.print(table)
+
+
+class Bar:
+    """Progress on a terminal; silent where stderr is none."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.task = progress, None
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a stage."""
+        self.task = self.progress.add_task(what, total=total)
+
+    def advance(self, steps: int) -> None:
+        """Count steps of it."""
+        if self.task is not None:
+            self.progress.advance(self.task, steps)
+
+
+@contextmanager
+def _bar() -> Iterator[Bar]:
+    columns = TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        yield Bar(progress)
+
+
+def _percent(metric: dict[str, float]) -> str:
+    return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
+@click.version_option(package_name="offshelf")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+def main(verbose: bool) -> None:
+    """Turn a folder of images into a trustworthy classifier by reusing a pretrained ConvNet.
+
+    \b
+      python pipeline.py demo                      everything once, offline, in about a minute
+      python pipeline.py extract photos -m resnet50
+      python pipeline.py fit photos
+      python pipeline.py predict photos new/*.jpg
+    """
+    handler = RichHandler(console=err, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+
+
+@main.command()
+@cache_option
+@click.option("--out", type=FOLDER, default=Path("runs/demo"), help="Folder of the run.")
+@as_json
+def demo(cache: Path, out: Path, as_json: bool) -> None:
+    """Do the main job once, offline: real digit images, the built-in backbone.
+
+    \b
+    Example: python pipeline.py demo
+    """
+    from classify.demo import demo as run
+
+    with _bar() as bar:
+        done = run(cache, out, bar)
+    if as_json:
+        _print_json({"images": str(done.images), "first": done.first, "fit": done.metrics, "second": done.second})
+        return
+    click.echo(f"{done.first['rows']} images of handwritten digits, written to {done.images}\n")
+    _echo_extract(done.first)
+    click.echo()
+    _echo_fit(done.metrics)
+    click.echo(f"\nThe same extraction once more: {done.second['computed']} computed, {done.second['reused']} reused.")
+    click.echo(f"Try it: python pipeline.py predict {out} {done.images / 'test' / '7'}")
+
+
+@main.command()
+@click.argument("data")
+@click.option("--name", default="", help="Name of the feature set.  [default: that of DATA]", show_default=False)
+@click.option("-m", "--model", default="resnet18", help="A torchvision ConvNet, or builtin; see: models.")
+@click.option(
+    "--weights", default="auto", help="auto (the V1 weights), an enum name, a file, or none (random, seeded)."
+)
+@click.option("--seed", default=0, help="Seed of random weights.")
+@click.option(
+    "-l",
+    "--layer",
+    "layers",
+    multiple=True,
+    default=("penultimate",),
+    help="NAME[:POOL], repeatable; also stages. See: layers.",
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="auto is fp32.")
+@click.option(
+    "--store", type=click.Choice(["auto", "float32", "float16"]), default="auto", help="auto is float32 for fp32."
+)
+@click.option("--resize-size", type=int, help="Shorter side in pixels, instead of the weights' own.")
+@click.option("--crop-size", type=int, help="Side of the centre crop in pixels, instead of the weights' own.")
+@click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Instead of the weights' own.")
+@click.option("--mean", help="R,G,B on the scale 0..1, instead of the weights' own.")
+@click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
+@click.option("--dry-run", is_flag=True, help="Say what would be computed and written; write nothing.")
+@root_option
+@cache_option
+@loading_options
+@as_json
+def extract(data: str, **options: Any) -> None:
+    """Compute the features of DATA into the cache; only what is not there yet.
+
+    DATA is a folder of class folders; a folder with train/, val/, test/ of class folders; a flat folder; a CSV or
+    Parquet manifest (path,label[,split,group]); WebDataset .tar files, with brace patterns; or torchvision:NAME.
+
+    \b
+    Examples: python pipeline.py extract photos -m resnet50
+              python pipeline.py extract photos -m squeezenet1_1 --weights squeezenet1_1.pt -l stages -l penultimate
+    """
+    from extract.run import dry_run
+    from extract.run import extract as run
+
+    spec = _extract_spec(data, options)
+    with _bar() as bar:
+        done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
+    for note in done["notes"]:
+        click.echo(f"Note: {note}", err=True)
+    if options["as_json"]:
+        _print_json(done)
+    elif options["dry_run"]:
+        click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
+    else:
+        _echo_extract(done)
+    if not options["dry_run"] and done["bad"] > options["max_bad"] * done["rows"]:
+        raise OptionError(
+            f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
+            where=data,
+            remedy="The features of the others are kept",
+        )
+
+
+def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
+    overrides: dict[str, Any] = {name: options[name] for name in ("resize_size", "crop_size", "interpolation")}
+    overrides |= {name: _triple(options[name], name) for name in ("mean", "std")}
+    given = tuple((name, value) for name, value in overrides.items() if value is not None)
+    taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
+    return ExtractSpec(
+        data=data,
+        backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),
+        taps=options["layers"],
+        **{name: options[name] for name in taken},
+    )
+
+
+def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise OptionError(f"--{name} {text!r} is not three numbers", remedy="As in 0.485,0.456,0.406") from None
+
+
+def _echo_extract(done: dict[str, Any]) -> None:
+    speed = f", {done['images_per_s']:.0f} images/s" if done["images_per_s"] else ""
+    click.echo(
+        f"{done['features']}: {done['rows']} rows, {done['computed']} computed, {done['reused']} reused, "
+        f"{done['dropped']} dropped, {done['bad']} bad{speed}"
+    )
+    for row in done["bad_rows"]:
+        click.echo(f"  bad: {row['id']}: {row['status']} ({row['reason']})", err=True)
+    if done["bad"] > len(done["bad_rows"]):
+        click.echo(f"  and {done['bad'] - len(done['bad_rows'])} more; all reasons: /status and /errors", err=True)
+    if done["hint"] and done["seconds"] > 60:
+        click.echo(f"Bottleneck: {done['bottleneck']} ({done['stages'][done['bottleneck']]:.0%}). {done['hint']}")
+    click.echo(f"Features: {done['path']}")
+
+
+@main.command()
+@click.argument("features")
+@click.option("-l", "--layer", "layers", multiple=True, help="Taps to compare.  [default: all of the features]")
+@click.option("--head", default="logistic", help="logistic, linear-svm, ridge, knn, lda or centroid.")
+@click.option("--strategy", type=click.Choice(["linear"]), default="linear", help="linear: a head on frozen features.")
+@click.option("--metric", default="accuracy", help="What the search maximises: accuracy, balanced_accuracy, macro_f1.")
+@click.option("--cv", type=click.IntRange(2, 100), default=5, help="Folds of the cross-validation.")
+@click.option("--group", type=click.Choice(["auto", "none"]), default="auto", help="auto keeps groups in one fold.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="CSV (path,label) whose labels replace the stored ones."
+)
+@click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
+@click.option("--seed", default=0, help="Seed of folds, hold-out and bootstrap.")
+@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores")
+@cache_option
+@as_json
+def fit(features: str, as_json: bool, **options: Any) -> None:
+    """Train and test a classifier on cached features: NAME, NAME/KEY, or the path of a features.h5.
+
+    \b
+    Example: python pipeline.py fit photos --head logistic
+    """
+    from classify.fit import FitSpec
+    from classify.fit import fit as run
+
+    with _bar() as bar:
+        metrics = run(FitSpec(features, **options), progress=bar)
+    _print_json(metrics) if as_json else _echo_fit(metrics)
+
+
+def _echo_fit(metrics: dict[str, Any]) -> None:
+    chosen = metrics["layers"][0]
+    _print_table(
+        ["tap", "dims", "CV accuracy, 95 %", ""],
+        [
+            [row["layer"], row["dims"], _percent(row["accuracy"]), "<- chosen" if row["layer"] == chosen else ""]
+            for row in metrics["per_layer"]
+        ],
+    )
+    settings = ", ".join(f"{name}={value:g}" for name, value in metrics["params"].items())
+    click.echo(f"\nChosen: {metrics['head']} ({settings}) on {chosen}; {metrics['n_train']} training images.")
+    click.echo(f"Test accuracy: {_percent(metrics['test']['accuracy']).strip()} on {metrics['n_test']} images.")
+    click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
+
+
+@main.command()
+@click.argument("run")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", help="Form of the output.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option(
+    "-o", "--output", type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=True), default="-"
+)
+@click.option("--top", type=click.IntRange(1), default=5, help="How many classes to list per image.")
+@click.option("--abstain-below", type=click.FloatRange(0, 1), default=0.0, help="Mark answers of a lower probability.")
+@root_option
+@loading_options
+def predict(
+    run: str, inputs: tuple[str, ...], as_json: bool, form: str, output: Any, root: Path, **options: Any
+) -> None:
+    """Classify images with a run: files, folders, a manifest or a tar; one row or JSON object per image.
+
+    \b
+    Example: python pipeline.py predict photos new/ --format jsonl -o answers.jsonl
+    """
+    from classify.predict import PredictSpec, records_of
+    from classify.predict import predict as answers
+
+    records = records_of(inputs, root)
+    with _bar() as bar:
+        bar.start("predict", len(records))
+        _write_answers(answers(PredictSpec(run, **options), records, bar.advance), output, as_json or form == "jsonl")
+
+
+def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) -> None:
+    from classify.predict import csv_row
+
+    table = csv.DictWriter(output, ["id", "label", "probability", "abstained", "top", "status", "reason"])
+    if not lines:
+        table.writeheader()
+    for answer in answers:
+        output.write(json.dumps(answer) + "\n") if lines else table.writerow(csv_row(answer))
+
+
+@main.command()
+@click.argument("run")
+@click.argument("data")
+@root_option
+@loading_options
+@as_json
+def evaluate(run: str, data: str, root: Path, as_json: bool, **options: Any) -> None:
+    """Measure a run on other labelled images.
+
+    \b
+    Example: python pipeline.py evaluate photos new-photos
+    """
+    from classify.predict import PredictSpec, evaluate_run
+
+    with _bar() as bar:
+        bar.start("evaluate", 0)
+        done = evaluate_run(PredictSpec(run, **options), data, root, bar.advance)
+    if as_json:
+        _print_json(done)
+        return
+    _print_table(["metric", "value, 95 %"], [[name, _metric(name, value)] for name, value in done["metrics"].items()])
+    click.echo(f"\n{done['n']} images, {done['n_bad']} bad.")
+    if done["unseen_classes"]:
+        click.echo(f"Never seen in training, and so always wrong: {', '.join(done['unseen_classes'])}", err=True)
+
+
+def _metric(name: str, value: dict[str, float]) -> str:
+    return f"{value['value']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]" if name == "log_loss" else _percent(value)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--all", "every", is_flag=True, help="Every node, not only the blocks.")
+@as_json
+def layers(model: str, every: bool, as_json: bool) -> None:
+    """List the taps of a network: shape, parameters and share of the compute up to each.
+
+    \b
+    Example: python pipeline.py layers resnet50
+    """
+    from extract.catalogue import list_layers
+
+    found = list_layers(model, every=every)
+    if as_json:
+        _print_json(found)
+        return
+    rows = [
+        [
+            row["layer"],
+            " x ".join(map(str, row["shape"])),
+            f"{row['parameters']:,}",
+            f"{row['compute']:.1%}",
+            row["note"],
+        ]
+        for row in found["layers"]
+    ]
+    _print_table(["layer", "shape", "parameters", "compute", ""], rows)
+    click.echo(f"\nPools: {', '.join(found['pools'])}. Example: -l {found['example']}")
+
+
+@main.command()
+@as_json
+def models(as_json: bool) -> None:
+    """List the networks that can be used, with their weights.
+
+    \b
+    Example: python pipeline.py models
+    """
+    from extract.catalogue import list_models
+
+    found = list_models()
+    if as_json:
+        _print_json(found)
+        return
+    rows = [
+        [m["model"], f"{m['parameters'] / 1e6:.1f} M", f"{m['giga_ops']:.2f}", m["top1"] or "", ", ".join(m["weights"])]
+        for m in found["models"]
+    ]
+    _print_table(["model", "parameters", "GMAC", "ImageNet top-1 %", "weights (* on this machine)"], rows)
+
+
+@main.group(context_settings=CONTEXT)
+def cache() -> None:
+    """Look into the feature cache."""
+
+
+@cache.command("ls")
+@cache_option
+@as_json
+def cache_ls(cache: Path, as_json: bool) -> None:
+    """List the feature sets.
+
+    \b
+    Example: python pipeline.py cache ls
+    """
+    from extract.store.inventory import inventory
+
+    found = inventory(cache)
+    if as_json:
+        _print_json(found)
+        return
+    columns = ["features", "model", "layers", "rows", "bad", "bytes", "created"]
+    rows = [[", ".join(each[c]) if c == "layers" else each[c] for c in columns] for each in found["feature_sets"]]
+    _print_table(columns, rows)
+
+
+@cache.command("info")
+@click.argument("features")
+@cache_option
+@as_json
+def cache_info(features: str, cache: Path, as_json: bool) -> None:
+    """Show the recipe of a feature set and its bad rows.
+
+    \b
+    Example: python pipeline.py cache info photos
+    """
+    from extract.store.inventory import describe
+
+    found = describe(features, cache)
+    _print_json(found) if as_json else click.echo(json.dumps(found, indent=2))
+
+
+@main.command()
+@cache_option
+@as_json
+def doctor(cache: Path, as_json: bool) -> None:
+    """Check this machine: versions, device, image formats, cache, extras.
+
+    \b
+    Example: python pipeline.py doctor
+    """
+    from extract.catalogue import examine
+
+    found = examine(cache)
+    if as_json:
+        _print_json(found)
+        return
+    _print_table(["what", "found"], found["checks"].items())
+    if found["problems"]:
+        raise OptionError("; ".join(found["problems"]), where="doctor")
+
+
+if __name__ == "__main__":
+    main()
