@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -22,8 +23,10 @@ from extract.errors import OffshelfError, OptionError
 from extract.spec import INTERPOLATIONS, BackboneSpec, ExtractSpec, available_cores
 
 INTERRUPTED = 130
+JSON = "offshelf.json"
+PIPE_WIDTH = 1000
+"""Columns of a table that no terminal shows: room for everything."""
 
-out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 
@@ -39,7 +42,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OffshelfError as error:
-            _fail(error)
+            _fail(error, ctx)
         except BrokenPipeError:
             sys.stderr.close()  # the reader has seen enough; Python would complain at exit
             sys.exit(0)
@@ -48,23 +51,24 @@ class Commands(click.Group):
             sys.exit(INTERRUPTED)
 
 
-def _fail(error: OffshelfError) -> NoReturn:
-    if _wants_json():
+def _fail(error: OffshelfError, ctx: click.Context) -> NoReturn:
+    if ctx.meta.get(JSON):
         click.echo(json.dumps({"error": error.as_dict()}))
     else:
         click.echo(f"Error: {error}", err=True)
     sys.exit(1)
 
 
-def _wants_json() -> bool:
-    ctx = click.get_current_context(silent=True)
-    return "--json" in sys.argv if ctx is None or "as_json" not in ctx.params else bool(ctx.params["as_json"])
+def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    """Remember for all of the run that errors are wanted as JSON, too."""
+    ctx.meta[JSON] = value
+    return value
 
 
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+as_json = click.option("--json", "as_json", is_flag=True, callback=_note_json, help="Print one JSON object on stdout.")
 cache_option = click.option("--cache", type=FOLDER, default=Path("cache"), help="Folder of the feature cache.")
 root_option = click.option(
     "--root", type=FOLDER, help="Folder that the paths of a manifest start from, or where torchvision keeps a data set."
@@ -88,10 +92,12 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    out.print(table)
+        table.add_row(*(escape(str(cell)) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 class Bar:
@@ -211,18 +217,18 @@ def extract(data: str, **options: Any) -> None:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
     for note in done["notes"]:
         click.echo(f"Note: {note}", err=True)
-    if options["as_json"]:
-        _print_json(done)
-    elif options["dry_run"]:
+    if options["dry_run"] and not options["as_json"]:
         click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
-    else:
+    elif not options["as_json"]:
         _echo_extract(done)
-    if not options["dry_run"] and done["bad"] > options["max_bad"] * done["rows"]:
+    if done.get("bad", 0) > options["max_bad"] * done["rows"]:
         raise OptionError(
             f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
             where=data,
             remedy="The features of the others are kept",
         )
+    if options["as_json"]:
+        _print_json(done)
 
 
 def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
@@ -310,7 +316,7 @@ def _echo_fit(metrics: dict[str, Any]) -> None:
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", help="Form of the output.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option("--json", "as_json", is_flag=True, callback=_note_json, help="The same as --format jsonl.")
 @click.option(
     "-o", "--output", type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=True), default="-"
 )

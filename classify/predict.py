@@ -51,13 +51,24 @@ def _is_images(text: str) -> bool:
 
 
 def predict(spec: PredictSpec, records: tuple[Record, ...], on_rows: Callable[[int], None]) -> Iterator[dict[str, Any]]:
-    """Yield one answer per record, in order: id, label, probability, abstained, top, status, reason."""
+    """Yield one answer per record, in order: id, label, probability, abstained, top, status, reason.
+
+    Raises BundleError where the run is no good before the first answer is asked for.
+    """
+    bundle, extractor = _open_run(spec)
+
+    def answers() -> Iterator[dict[str, Any]]:
+        for batch, probabilities in _probabilities(spec, bundle, extractor, records):
+            for record, item, shares in zip(batch, *probabilities, strict=True):
+                yield _answer(record, item, shares, bundle, spec)
+            on_rows(len(batch))
+
+    return answers()
+
+
+def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     bundle = read_bundle(bundle_folder(spec.run))
-    extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
-    for batch, probabilities in _probabilities(spec, bundle, extractor, records):
-        for record, item, shares in zip(batch, *probabilities, strict=True):
-            yield _answer(record, item, shares, bundle, spec)
-        on_rows(len(batch))
+    return bundle, rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
 
 
 def _probabilities(
@@ -96,8 +107,7 @@ def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, sp
 
 def evaluate_run(spec: PredictSpec, data: str, root: Path | None, on_rows: Callable[[int], None]) -> dict[str, Any]:
     """Measure a run on labelled images it has not seen: each metric with its interval, confusion, bad rows."""
-    bundle = read_bundle(bundle_folder(spec.run))
-    extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+    bundle, extractor = _open_run(spec)
     records = tuple(record for record in open_source(data, root).records if record.label is not None)
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")

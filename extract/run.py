@@ -61,7 +61,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     source = open_source(spec.data, spec.root)
     extractor = build_extractor(spec)
     folder = prepare_folder(spec, source, extractor)
-    stored = [read_shard(path) for path in shards_in(folder / SHARDS)]
+    stored = stored_shards(folder, repair=True)
     plan = make_plan(source, stored, extractor, spec, progress)
     _check_same_data(folder, source, plan)
     receipts = run_plan(plan, extractor, folder, spec, progress)
@@ -78,7 +78,7 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     source = open_source(spec.data, spec.root)
     extractor = build_extractor(spec)
     folder = feature_folder(spec, source, extractor.recipe)
-    stored = [read_shard(path) for path in shards_in(folder / SHARDS)]
+    stored = stored_shards(folder, repair=False)
     plan = make_plan(source, stored, extractor, spec, progress or Silent())
     return {
         "features": f"{folder.parent.name}/{folder.name}",
@@ -110,6 +110,19 @@ def prepare_folder(spec: ExtractSpec, source: Source, extractor: Extractor) -> P
     return folder
 
 
+def stored_shards(folder: Path, *, repair: bool) -> list[Shard]:
+    """Read what the shards of a folder know; damaged ones count as missing, and are removed if `repair`."""
+    shards = []
+    for path in shards_in(folder / SHARDS):
+        try:
+            shards.append(read_shard(path))
+        except StoreError as error:
+            log.warning("%s: %s. Its rows are computed again", path, error.what)
+            if repair:
+                path.unlink()
+    return shards
+
+
 def make_plan(
     source: Source, stored: Sequence[Shard], extractor: Extractor, spec: ExtractSpec, progress: Progress
 ) -> Plan:
@@ -139,8 +152,8 @@ def _check_same_data(folder: Path, source: Source, plan: Plan) -> None:
     for found in list_features(folder.parent.parent):
         if found.name != folder.parent.name:
             continue
-        other = FeatureSet(found.path)
-        if other.source != source.root and not any(digest.tobytes() in here for digest in other.sha256):
+        other = _opened(found.path)
+        if other and other.source != source.root and not any(digest.tobytes() in here for digest in other.sha256):
             raise StoreError(
                 f"the name {found.name!r} stands for other images, those of {other.source}",
                 where=source.root,
@@ -155,7 +168,17 @@ def run_plan(plan: Plan, extractor: Extractor, folder: Path, spec: ExtractSpec, 
 
 
 def _ids_before(folder: Path) -> set[str]:
-    return set(FeatureSet(folder / INDEX).ids) if (folder / INDEX).is_file() else set()
+    before = _opened(folder / INDEX)
+    return set(before.ids) if before else set()
+
+
+def _opened(path: Path) -> FeatureSet | None:
+    """Open an index, or say that there is none to rely on: a new one is about to be written."""
+    try:
+        return FeatureSet(path) if path.is_file() else None
+    except StoreError as error:
+        log.warning("%s: %s. It is written anew", path, error.what)
+        return None
 
 
 def commit(
