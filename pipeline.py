@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,8 +128,15 @@ def _percent(metric: dict[str, float]) -> str:
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
 
 
+def _version() -> str:
+    try:
+        return version("offshelf")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 @click.group(cls=Commands, context_settings=CONTEXT)
-@click.version_option(package_name="offshelf")
+@click.version_option(_version(), prog_name="offshelf")
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 def main(verbose: bool) -> None:
     """Turn a folder of images into a trustworthy classifier by reusing a pretrained ConvNet.
@@ -337,8 +345,7 @@ def predict(
 
     records = records_of(inputs, root)
     with _bar() as bar:
-        bar.start("predict", len(records))
-        _write_answers(answers(PredictSpec(run, **options), records, bar.advance), output, as_json or form == "jsonl")
+        _write_answers(answers(PredictSpec(run, **options), records, bar), output, as_json or form == "jsonl")
 
 
 def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) -> None:
@@ -358,7 +365,7 @@ def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) 
 @loading_options
 @as_json
 def evaluate(run: str, data: str, root: Path, as_json: bool, **options: Any) -> None:
-    """Measure a run on other labelled images.
+    """Measure a run on other labelled images; where they have splits, on the test (or else validation) split.
 
     \b
     Example: python pipeline.py evaluate photos new-photos
@@ -366,8 +373,7 @@ def evaluate(run: str, data: str, root: Path, as_json: bool, **options: Any) -> 
     from classify.predict import PredictSpec, evaluate_run
 
     with _bar() as bar:
-        bar.start("evaluate", 0)
-        done = evaluate_run(PredictSpec(run, **options), data, root, bar.advance)
+        done = evaluate_run(PredictSpec(run, **options), data, root, bar)
     if as_json:
         _print_json(done)
         return

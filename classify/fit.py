@@ -90,17 +90,23 @@ def fit(spec: FitSpec, *, progress: Progress | None = None) -> dict[str, Any]:
 def run_folder(spec: FitSpec, features: FeatureSet) -> Path:
     """Choose where the run goes: a new or empty folder, or a run of ours, which it replaces."""
     folder = spec.out or Path("runs") / features.name.split("/")[0]
-    if folder.exists() and not (folder.is_dir() and (_is_run(folder) or not any(folder.iterdir()))):
+    before = _features_of_run(folder)
+    if folder.exists() and not (folder.is_dir() and (before or not any(folder.iterdir()))):
         raise FitError("exists and is not a run of ours", where=str(folder), remedy="Name another with --out DIR")
+    if before and before != features.recipe.key:
+        log.warning(
+            "%s held a run on other features (key %s); it is replaced. --out DIR keeps both", folder, before[:12]
+        )
     return folder
 
 
-def _is_run(folder: Path) -> bool:
+def _features_of_run(folder: Path) -> str | None:
+    """Return the features key of the run in a folder; None where there is no run of ours."""
     try:
         # Other tools write a metrics.json too; what they left beside it is not ours to replace.
-        return "features_key" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+        return str(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["features_key"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def search(spec: FitSpec, features: FeatureSet, data: Dataset, progress: Progress | None) -> Found:

@@ -1,7 +1,7 @@
 """New images -> answers: the bundle's own network and head, over the same loader and forward pass as `extract`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ from classify.evaluate import confusion, draw_resamples, evaluate, per_class
 from extract.errors import BundleError, FitError
 from extract.forward import Extractor, rebuild_extractor
 from extract.loader import Loaded, load_batches
+from extract.progress import Progress
 from extract.sources import list_images, open_source
 from extract.spec import Failure, Record, Status, available_cores
+
+LISTS = (".csv", ".parquet", ".tar")
+"""Endings of what lists images instead of being one."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,12 @@ def bundle_folder(run: str) -> Path:
 
 def records_of(inputs: tuple[str, ...], root: Path | None = None) -> tuple[Record, ...]:
     """List the images of files and folders, or of one manifest or tar."""
-    if len(inputs) == 1 and not _is_images(inputs[0]):
+    if len(inputs) == 1 and (inputs[0].endswith(LISTS) or inputs[0].startswith("torchvision:")):
         return open_source(inputs[0], root).records
     return list_images([Path(each) for each in inputs])
 
 
-def _is_images(text: str) -> bool:
-    path = Path(text)
-    return path.is_dir() or (path.is_file() and path.suffix.lower() not in (".csv", ".parquet", ".tar"))
-
-
-def predict(spec: PredictSpec, records: tuple[Record, ...], on_rows: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield one answer per record, in order: id, label, probability, abstained, top, status, reason.
 
     Raises BundleError where the run is no good before the first answer is asked for.
@@ -58,10 +57,11 @@ def predict(spec: PredictSpec, records: tuple[Record, ...], on_rows: Callable[[i
     bundle, extractor = _open_run(spec)
 
     def answers() -> Iterator[dict[str, Any]]:
+        progress.start("predict", len(records))
         for batch, probabilities in _probabilities(spec, bundle, extractor, records):
             for record, item, shares in zip(batch, *probabilities, strict=True):
                 yield _answer(record, item, shares, bundle, spec)
-            on_rows(len(batch))
+            progress.advance(len(batch))
 
     return answers()
 
@@ -105,17 +105,27 @@ def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, sp
     }
 
 
-def evaluate_run(spec: PredictSpec, data: str, root: Path | None, on_rows: Callable[[int], None]) -> dict[str, Any]:
-    """Measure a run on labelled images it has not seen: each metric with its interval, confusion, bad rows."""
+def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Progress) -> dict[str, Any]:
+    """Measure a run on labelled images: each metric with its interval, confusion, number of bad rows.
+
+    Where the data have splits, the test split counts, or else the validation one: a run may have seen the others.
+    """
     bundle, extractor = _open_run(spec)
-    records = tuple(record for record in open_source(data, root).records if record.label is not None)
+    records = _unseen(tuple(record for record in open_source(data, root).records if record.label is not None))
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
+    progress.start("evaluate", len(records))
     shares = []
     for batch, (_, probabilities) in _probabilities(spec, bundle, extractor, records):
         shares.append(probabilities)
-        on_rows(len(batch))
+        progress.advance(len(batch))
     return _measured(bundle, records, np.concatenate(shares))
+
+
+def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    splits = {record.split for record in records}
+    wanted = next((split for split in ("test", "val") if split in splits), None)
+    return tuple(record for record in records if wanted is None or record.split == wanted)
 
 
 def _measured(bundle: Bundle, records: tuple[Record, ...], shares: np.ndarray) -> dict[str, Any]:

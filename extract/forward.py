@@ -48,7 +48,7 @@ class Extractor:
     def weights(self) -> bytes:
         """Return the weights of the cut network as a safetensors file."""
         state = self.cut.module.state_dict()
-        return save({name: value.contiguous().cpu() for name, value in state.items()})
+        return save({name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()})
 
 
 def normalise(pixels: Tensor, preset: Preprocessing) -> Tensor:
@@ -141,7 +141,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).cpu()
         torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every device
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"no device {name!r} here", remedy="Take --device cpu") from error

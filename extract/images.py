@@ -55,7 +55,7 @@ def _too_large(size: tuple[int, int]) -> Failure | None:
     if width * height > MAX_PIXELS:
         return Failure(Status.TOO_LARGE, f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
     if max(size) > MAX_ASPECT * max(1, min(size)):
-        return Failure(Status.TOO_LARGE, f"{width} x {height} is longer than {MAX_ASPECT} times its width")
+        return Failure(Status.TOO_LARGE, f"{width} x {height} is more than {MAX_ASPECT} times as long as wide")
     return None
 
 

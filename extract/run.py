@@ -60,10 +60,11 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     began, progress = time.perf_counter(), progress or Silent()
     source = open_source(spec.data, spec.root)
     extractor = build_extractor(spec)
-    folder = prepare_folder(spec, source, extractor)
+    folder = feature_folder(spec, source, extractor.recipe)
     stored = stored_shards(folder, repair=True)
     plan = make_plan(source, stored, extractor, spec, progress)
     _check_same_data(folder, source, plan)
+    prepare_folder(folder, extractor)
     receipts = run_plan(plan, extractor, folder, spec, progress)
     before = _ids_before(folder)
     table = commit(plan, stored, receipts, extractor, folder, source)
@@ -80,6 +81,7 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     folder = feature_folder(spec, source, extractor.recipe)
     stored = stored_shards(folder, repair=False)
     plan = make_plan(source, stored, extractor, spec, progress or Silent())
+    _check_same_data(folder, source, plan)
     return {
         "features": f"{folder.parent.name}/{folder.name}",
         "key": extractor.recipe.key,
@@ -100,14 +102,12 @@ def feature_folder(spec: ExtractSpec, source: Source, recipe: Recipe) -> Path:
     return spec.cache / name / recipe.key[:KEY_DIGITS]
 
 
-def prepare_folder(spec: ExtractSpec, source: Source, extractor: Extractor) -> Path:
+def prepare_folder(folder: Path, extractor: Extractor) -> None:
     """Make the folder, with the recipe in words and the weights of the cut network beside what they compute."""
-    folder = feature_folder(spec, source, extractor.recipe)
     if not (folder / WEIGHTS).is_file():
-        files.publish(spec.cache / "CACHEDIR.TAG", CACHE_TAG.encode())
+        files.publish(folder.parent.parent / "CACHEDIR.TAG", CACHE_TAG.encode())
         files.publish(folder / RECIPE, extractor.recipe.to_json().encode() + b"\n")
         files.publish(folder / WEIGHTS, extractor.weights())
-    return folder
 
 
 def stored_shards(folder: Path, *, repair: bool) -> list[Shard]:

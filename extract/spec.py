@@ -103,6 +103,9 @@ class Preprocessing:
             raise OptionError(f"no interpolation {self.interpolation!r}", remedy=f"Known: {', '.join(INTERPOLATIONS)}.")
         if not (0 < self.resize_size <= 4096 and 0 < self.crop_size <= 4096):
             raise OptionError(f"sizes of {self.resize_size} and {self.crop_size} pixels", remedy="Take 1 to 4096.")
+        if self.crop_size > self.resize_size:
+            said = f"a crop of {self.crop_size} pixels from a side of {self.resize_size}"
+            raise OptionError(said, remedy="Take --crop-size up to --resize-size")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean)) or not min(self.std) > 0:
             raise OptionError("mean and std are three finite numbers each, std above 0", remedy="As in 0.5,0.5,0.5.")
 

@@ -64,8 +64,18 @@ def as_state(loaded: object, *, where: str) -> State:
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise BackboneError("holds no state dict", where=where, remedy="Save model.state_dict()")
+    for name, value in loaded.items():
+        if not _is_plain(value):
+            raise BackboneError(f"{name} is no plain tensor", where=where, remedy="Save model.state_dict() as it is")
     prefix = "module." if all(str(name).startswith("module.") for name in loaded) else ""
     return {str(name).removeprefix(prefix): _float32(value) for name, value in loaded.items()}
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Tell whether a tensor has all of its numbers: a view can claim any size, and sparse or meta ones hold none."""
+    if value.layout != torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _float32(value: Tensor) -> Tensor:
@@ -83,15 +93,14 @@ def fit_state(network: nn.Module, needed: Iterable[str], state: Mapping[str, Ten
     above = {name for name in whole if name not in needed}
     missing = [name for name in needed - state.keys() if not name.endswith("num_batches_tracked")]
     strange = [name for name in state.keys() - whole.keys() if not _belongs_above(name, above, needed)]
-    shapes = [name for name in needed & state.keys() if state[name].shape != whole[name].shape]
+    shapes = [name for name in needed & state.keys() if _form(state[name]) != _form(whole[name])]
     if missing or strange or shapes:
         raise BackboneError(
             _difference(sorted(missing), sorted(strange), [_shapes(name, state, whole) for name in sorted(shapes)]),
             where=where,
             remedy="Are they of this architecture? The names are those of torchvision's model",
         )
-    tracked = torch.zeros((), dtype=torch.int64)
-    return {name: state.get(name, tracked) for name in sorted(needed)}
+    return {name: state[name] if name in state else torch.zeros((), dtype=torch.int64) for name in sorted(needed)}
 
 
 def _belongs_above(name: str, above: set[str], needed: set[str]) -> bool:
@@ -104,17 +113,24 @@ def _belongs_above(name: str, above: set[str], needed: set[str]) -> bool:
     )
 
 
+def _form(value: Tensor) -> tuple[torch.Size, bool]:
+    return value.shape, value.is_floating_point()
+
+
 def _difference(missing: list[str], strange: list[str], shapes: list[str]) -> str:
     parts = [
         f"{len(names)} {what} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for what, names in (("missing", missing), ("unexpected", strange), ("of another shape", shapes))
+        for what, names in (("missing", missing), ("unexpected", strange), ("of another shape or type", shapes))
         if names
     ]
     return f"the weights do not fit the network: {'; '.join(parts)}"
 
 
 def _shapes(name: str, state: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> str:
-    return f"{name} {tuple(state[name].shape)} for {tuple(whole[name].shape)}"
+    given, wanted = state[name], whole[name]
+    if given.is_floating_point() != wanted.is_floating_point():
+        return f"{name} {given.dtype} for {wanted.dtype}"
+    return f"{name} {tuple(given.shape)} for {tuple(wanted.shape)}"
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -269,4 +269,7 @@ def _json_label(text: str, where: str) -> str | None:
         raise SourceError("the JSON cannot be read", where=where, remedy="Write it again, or remove it") from error
     found = [value[name] for name in ("label", "cls") if name in value] if isinstance(value, dict) else []
     usable = (str(label).strip() for label in found if isinstance(label, str | int) and not isinstance(label, bool))
-    return next(usable, None) or None
+    label = next(usable, None) or None
+    if label and any(0xD800 <= ord(letter) <= 0xDFFF for letter in label):
+        raise SourceError("the label is no text", where=where, remedy="Write it again as UTF-8 text")
+    return label

@@ -123,6 +123,10 @@ def list_features(cache: Path) -> list[Found]:
     return [Found(p.parent.parent.name, p.parent.name, p) for p in sorted(cache.glob(f"*/*/{INDEX}"))]
 
 
+def _choice(features: FeatureSet) -> str:
+    return f"{features.name} ({features.recipe.model}, {', '.join(features.layers)})"
+
+
 def open_features(features: str, cache: Path) -> FeatureSet:
     """Open `NAME`, `NAME/KEYPREFIX` or the path of an index; raises StoreError where that is none, or not one."""
     path = Path(features)
@@ -137,6 +141,6 @@ def open_features(features: str, cache: Path) -> FeatureSet:
             "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
         )
     if len(found) > 1:
-        choices = ", ".join(f"{each.name}/{each.key}" for each in found)
-        raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which")
+        choices = "; ".join(_choice(FeatureSet(each.path)) for each in found)
+        raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which, as NAME/KEY")
     return FeatureSet(found[0].path)

@@ -72,8 +72,8 @@ def read_shard(path: Path) -> Shard:
 
 
 def shards_in(folder: Path) -> Iterator[Path]:
-    """List the shards of a folder by name; temporary files of a killed run are none."""
-    return iter(sorted(path for path in folder.glob("*.h5") if not path.name.startswith(files.TEMPORARY)))
+    """List the shards of a folder by name; temporary files of a killed run end otherwise."""
+    return iter(sorted(folder.glob("*.h5")))
 
 
 def open_hdf5(path: Path) -> h5py.File:

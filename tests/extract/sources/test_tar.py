@@ -148,6 +148,7 @@ def sparse() -> tarfile.TarInfo:
         ([("x.jpg", b"x"), ("x.cls", b"\xff")], "not UTF-8"),
         ([("x.jpg", b"x"), ("x.cls", b"a\nb")], "several lines"),
         ([("x.jpg", b"x"), ("x.json", b"{")], "JSON cannot be read"),
+        ([("x.jpg", b"x"), ("x.json", b'{"label": "\\ud800"}')], "the label is no text"),
         ([("x.jpg", b"x"), ("x.json", b"[" * 100_000)], "JSON cannot be read"),
         ([("x.jpg", b"x"), ("x.cls", b"9" * (1 << 20) + b"9")], "a label of 1048577 bytes"),
     ],

@@ -182,7 +182,7 @@ def test_what_is_not_there_or_ambiguous_is_told(tmp_path):
         open_features("set", tmp_path)
     feature_set(tmp_path, [entry(0)], [shard_of([0])])
     feature_set(tmp_path, [entry(0)], [shard_of([0])], dataclasses.replace(RECIPE, store="float16"))
-    with pytest.raises(StoreError, match=r"'set' is 2 feature sets: set/\w{12}, set/\w{12}\. Say which"):
+    with pytest.raises(StoreError, match=r"'set' is 2 feature sets: set/\w{12} \(builtin:x, a, penultimate\); set/"):
         open_features("set", tmp_path)
     with pytest.raises(StoreError, match=r"no features 'sat' \(nearest: 'set'\)"):
         open_features("sat", tmp_path)

@@ -1,0 +1,547 @@
+import csv
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from extract import run as story
+from extract.errors import OptionError, StoreError
+from extract.run import dry_run, extract
+from extract.spec import ExtractSpec, Status
+from extract.store import FeatureSet, open_features
+from extract.store.files import HEADER_BYTES
+from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_of, tiny_folder, tiny_spec
+
+COUNTS = ("rows", "computed", "reused", "dropped", "bad")
+
+
+@pytest.fixture(autouse=True)
+def several_shards(monkeypatch):
+    monkeypatch.setattr(story, "SHARD_ROWS", 3)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # waits for the disk, which nothing here can tell
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return tiny_folder(tmp_path / "pets")
+
+
+@pytest.fixture
+def spec(tmp_path, data) -> ExtractSpec:
+    return tiny_spec(data, tmp_path / "cache")
+
+
+def counts(done: dict[str, Any]) -> dict[str, int]:
+    return {name: done[name] for name in COUNTS if done[name]}
+
+
+def shards_of(done: dict[str, Any]) -> list[Path]:
+    return sorted((Path(done["path"]).parent / "shards").iterdir())
+
+
+def from_scratch(spec: ExtractSpec, tmp_path: Path) -> FeatureSet:
+    """The feature set as a cache without a past has it."""
+    return features_of(extract(replace(spec, cache=tmp_path / "fresh")))
+
+
+def assert_as_from_scratch(done: dict[str, Any], spec: ExtractSpec, tmp_path: Path) -> None:
+    got, expected = features_of(done), from_scratch(spec, tmp_path)
+    for layer in got.layers:
+        assert_same_rows(rows_of(got, layer), rows_of(expected, layer))
+    assert got.ids == expected.ids
+    assert got.label_names == expected.label_names
+    assert got.splits == expected.splits
+    assert got.errors == expected.errors
+    for column in ("labels", "status", "sha256"):
+        assert np.array_equal(getattr(got, column), getattr(expected, column)), column
+
+
+def test_the_first_run_computes_every_image_once(spec):
+    done = extract(spec)
+    features = features_of(done)
+    assert counts(done) == {"rows": 8, "computed": 8}
+    assert done["features"] == features.name == f"pets/{done['key'][:12]}"
+    assert len(shards_of(done)) == 3
+    assert features.ids == sorted(f"{name}/{i:02}.{('png', 'jpg')[i % 2]}" for name in ("cat", "dog") for i in range(4))
+    assert [features.label_names[label] for label in features.labels] == ["cat"] * 4 + ["dog"] * 4
+    assert features.dims == {"layer1": 32, "penultimate": 128}
+    assert np.isfinite(features.read("penultimate")).all()
+    assert len(np.unique(features.read("penultimate"), axis=0)) == 8
+    assert (spec.cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+    assert done["bytes"] == sum(path.stat().st_size for path in features.folder.rglob("*") if path.is_file())
+
+
+def test_the_second_run_computes_nothing_and_touches_no_shard(spec):
+    before = {path: path.stat() for path in shards_of(extract(spec))}
+    again = extract(replace(spec, batch_size=1, workers=1))
+    assert counts(again) == {"rows": 8, "reused": 8}
+    assert {path: path.stat() for path in shards_of(again)} == before
+
+
+def test_only_what_is_added_is_computed(spec, data, tmp_path):
+    first = files_in(shards_of(extract(spec))[0].parent)
+    put(data / "cat/99.png", 99)
+    put(data / "emu/00.png", 100)
+    done = extract(spec)
+    assert counts(done) == {"rows": 10, "computed": 2, "reused": 8}
+    assert first.items() <= files_in(shards_of(done)[0].parent).items()
+    assert features_of(done).label_names == ["cat", "dog", "emu"]
+    assert_as_from_scratch(done, spec, tmp_path)
+
+
+def test_what_is_deleted_is_dropped_and_comes_back_for_nothing(spec, data, tmp_path):
+    extract(spec)
+    kept = (data / "cat/01.jpg").rename(tmp_path / "kept.jpg")
+    done = extract(spec)
+    assert counts(done) == {"rows": 7, "reused": 7, "dropped": 1}
+    assert_as_from_scratch(done, spec, tmp_path)
+    kept.rename(data / "cat/01.jpg")
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+
+
+def test_renaming_computes_nothing(spec, data, tmp_path):
+    extract(spec)
+    (data / "dog/02.png").rename(data / "dog/zz.png")
+    done = extract(spec)
+    assert counts(done) == {"rows": 8, "reused": 8, "dropped": 1}
+    assert_as_from_scratch(done, spec, tmp_path)
+
+
+def test_relabelling_computes_nothing(spec, data, tmp_path):
+    before = rows_of(features_of(extract(spec)))
+    (data / "cat/00.png").rename(data / "dog/moved.png")
+    done = extract(spec)
+    features = features_of(done)
+    assert counts(done) == {"rows": 8, "reused": 8, "dropped": 1}
+    assert features.label_names[features.labels[features.ids.index("dog/moved.png")]] == "dog"
+    assert np.array_equal(rows_of(features)["dog/moved.png"], before["cat/00.png"])
+    assert_as_from_scratch(done, spec, tmp_path)
+
+
+def test_changed_content_under_the_same_name_is_computed(spec, data, tmp_path):
+    before = rows_of(features_of(extract(spec)))
+    put(data / "dog/00.png", 77)
+    done = extract(spec)
+    assert counts(done) == {"rows": 8, "computed": 1, "reused": 7}
+    after = rows_of(features_of(done))
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == ["dog/00.png"]
+    assert_as_from_scratch(done, spec, tmp_path)
+
+
+def test_swapped_contents_swap_their_rows(spec, data):
+    before = rows_of(features_of(extract(spec)))
+    one, other = data / "cat/00.png", data / "dog/00.png"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    done = extract(spec)
+    after = rows_of(features_of(done))
+    assert counts(done) == {"rows": 8, "reused": 8}
+    assert np.array_equal(after["cat/00.png"], before["dog/00.png"])
+    assert np.array_equal(after["dog/00.png"], before["cat/00.png"])
+
+
+def test_equal_files_are_computed_once_and_are_rows_each(spec, data, tmp_path):
+    for name in ("cat/copy.png", "dog/copy.png", "dog/copy.jpg"):
+        shutil.copy(data / "cat/00.png", data / name)
+    done = extract(spec)
+    assert counts(done) == {"rows": 11, "computed": 8, "reused": 3}
+    rows = rows_of(features_of(done))
+    for name in ("cat/copy.png", "dog/copy.png", "dog/copy.jpg"):
+        assert np.array_equal(rows[name], rows["cat/00.png"])
+    (data / "cat/00.png").unlink()
+    assert counts(extract(spec)) == {"rows": 10, "reused": 10, "dropped": 1}
+    assert_as_from_scratch(extract(spec), spec, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_bad_image_is_a_row_with_its_reason_and_moves_no_other(spec, data, tmp_path):
+    good = rows_of(from_scratch(spec, tmp_path))
+    whole = (data / "dog/00.png").read_bytes()
+    bad = {
+        "cat/00a.jpg": (b"words", Status.NOT_AN_IMAGE),
+        "cat/zero.png": (b"", Status.EMPTY),
+        "dog/000.png": (whole[: len(whole) // 2], Status.DAMAGED),
+        "dog/strip.bmp": (b"", Status.TOO_LARGE),
+    }
+    for name, (content, _) in bad.items():
+        (data / name).write_bytes(content)
+    picture(1, (1, 900)).save(data / "dog/strip.bmp")
+    (data / "dog/gone.png").symlink_to(tmp_path / "nowhere")
+    done = extract(spec)
+    features = features_of(done)
+    assert counts(done) == {"rows": 13, "computed": 11, "bad": 5}
+    expected = {name: status for name, (_, status) in bad.items()} | {"dog/gone.png": Status.MISSING}
+    assert {features.ids[i]: features.status[i] for i in np.flatnonzero(features.status)} == expected
+    assert {row["id"] for row in done["bad_rows"]} == expected.keys()
+    assert all(bool(error) == (name in expected) for name, error in zip(features.ids, features.errors, strict=True))
+    rows = rows_of(features)
+    assert all(np.isnan(rows.pop(name)).all() for name in expected)
+    assert_same_rows(rows, good)
+    assert counts(extract(spec)) == {"rows": 13, "reused": 11, "bad": 5}
+
+
+def test_a_bad_image_that_is_mended_gets_its_row(spec, data, tmp_path):
+    (data / "cat/new.png").write_bytes(b"words")
+    assert counts(extract(spec)) == {"rows": 9, "computed": 9, "bad": 1}
+    put(data / "cat/new.png", 50)
+    done = extract(spec)
+    assert counts(done) == {"rows": 9, "computed": 1, "reused": 8}
+    assert_as_from_scratch(done, spec, tmp_path)
+
+
+def test_a_folder_of_nothing_but_bad_images_is_a_feature_set(tmp_path):
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/a.png").write_bytes(b"")
+    (tmp_path / "words/b.png").write_bytes(b"words")
+    done = extract(tiny_spec(tmp_path / "words", tmp_path / "cache"))
+    assert counts(done) == {"rows": 2, "computed": 1, "bad": 2}
+    assert np.isnan(features_of(done).read("penultimate")).all()
+
+
+def test_a_folder_that_moved_is_recognised(spec, data, tmp_path):
+    extract(spec)
+    (tmp_path / "archive").mkdir()
+    moved = data.rename(tmp_path / "archive/pets")
+    done = extract(replace(spec, data=str(moved)))
+    assert counts(done) == {"rows": 8, "reused": 8}
+    assert features_of(done).source == str(moved)
+
+
+@pytest.mark.parametrize("changes", [{}, {"taps": ("layer2",)}, {"store": "float16"}])
+def test_another_folder_of_the_same_name_is_refused_and_nothing_is_written(spec, tmp_path, changes):
+    extract(spec)
+    before = files_in(spec.cache)
+    other = tiny_folder(tmp_path / "other/pets", seed=500)
+    with pytest.raises(StoreError, match=r"other images.*--name"):
+        extract(replace(spec, data=str(other), **changes))
+    assert files_in(spec.cache) == before
+    assert counts(extract(replace(spec, data=str(other), name="pets-2", **changes))) == {"rows": 8, "computed": 8}
+
+
+def test_another_recipe_lives_beside_the_first(spec):
+    first = extract(spec)
+    before = files_in(Path(first["path"]).parent)
+    second = extract(replace(spec, taps=("layer2",)))
+    assert counts(second) == {"rows": 8, "computed": 8}
+    assert second["key"] != first["key"]
+    assert files_in(Path(first["path"]).parent) == before
+    with pytest.raises(StoreError, match="2 feature sets"):
+        open_features("pets", spec.cache)
+    assert open_features(f"pets/{first['key'][:5]}", spec.cache).recipe.key == first["key"]
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/abs", ".hidden", "sp ace", "-dash"])
+def test_names_that_lead_out_of_the_cache_are_refused(spec, name, tmp_path):
+    with pytest.raises(OptionError, match="--name"):
+        extract(replace(spec, name=name))
+    assert not spec.cache.exists()
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(spec, data):
+    planned = dry_run(spec)
+    assert not spec.cache.exists()
+    assert {name: planned[name] for name in ("rows", "to_compute", "reused")} == {
+        "rows": 8,
+        "to_compute": 8,
+        "reused": 0,
+    }
+    assert planned["bytes"] == 8 * (32 + 128) * 4
+    done = extract(spec)
+    assert (planned["features"], planned["key"]) == (done["features"], done["key"])
+    put(data / "cat/new.png", 50)
+    before = files_in(spec.cache)
+    planned = dry_run(spec)
+    assert {name: planned[name] for name in ("rows", "to_compute", "reused")} == {
+        "rows": 9,
+        "to_compute": 1,
+        "reused": 8,
+    }
+    assert files_in(spec.cache) == before
+
+
+def test_plain_h5py_reads_it_from_any_working_directory(spec, data, tmp_path, monkeypatch):
+    (data / "cat/bad.png").write_bytes(b"words")
+    (data / "dog/twin.png").write_bytes((data / "cat/00.png").read_bytes())
+    done = extract(spec)
+    features = features_of(done)
+    (tmp_path / "elsewhere/shards").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with h5py.File(done["path"], "r") as file:
+        for layer in features.layers:
+            np.testing.assert_array_equal(file[f"layers/{layer}"][:], features.read(layer))
+        np.testing.assert_array_equal(file["features"][:], features.read("penultimate"))
+        assert file["features"] == file["layers/penultimate"]
+        assert file["filenames"].asstr()[:].tolist() == features.ids
+        assert file["labels"][:].tolist() == features.labels.tolist() == [0] * 5 + [1] * 5
+        assert file["labels"].dtype == np.int64
+        assert file["label_names"].asstr()[:].tolist() == ["cat", "dog"]
+        assert file["splits"].asstr()[:].tolist() == file["groups"].asstr()[:].tolist() == [""] * 10
+        assert file["status"].dtype == np.uint8
+        assert file["errors"].asstr()[:].tolist() == features.errors
+        assert file["sha256"].shape == (10, 32)
+        assert (file.attrs["format"], file.attrs["key"]) == ("offshelf-features", done["key"])
+        assert file.attrs["recipe"] == features.recipe.to_json(indent=None)
+
+
+def test_a_cache_that_moved_still_reads(spec, tmp_path):
+    done = extract(spec)
+    expected = features_of(done).read("penultimate")
+    spec.cache.rename(tmp_path / "moved")
+    moved = open_features("pets", tmp_path / "moved")
+    assert np.array_equal(moved.read("penultimate"), expected)
+    with h5py.File(moved.path, "r") as file:
+        assert np.array_equal(file["features"][:], expected)
+
+
+def rows_behind(done: dict[str, Any], shard: Path) -> np.ndarray:
+    """Which rows of the index lie in a shard."""
+    with h5py.File(shard, "r") as file:
+        inside = {digest.tobytes() for digest in file["sha256"][:]}
+    return np.array([digest.tobytes() in inside for digest in features_of(done).sha256])
+
+
+def test_a_lost_shard_reads_as_nan_or_not_at_all_and_just_its_rows_are_computed_again(spec, tmp_path):
+    done = extract(spec)
+    expected = features_of(done).read("penultimate")
+    lost = shards_of(done)[1]
+    gone = rows_behind(done, lost)
+    lost.unlink()
+    with h5py.File(done["path"], "r") as file:
+        seen = file["features"][:]
+    assert np.isnan(seen[gone]).all()
+    assert np.array_equal(seen[~gone], expected[~gone])
+    with pytest.raises(StoreError, match="missing"):
+        features_of(done).read("penultimate")
+    assert np.array_equal(features_of(done).read("penultimate", np.flatnonzero(~gone)), expected[~gone])
+    again = extract(spec)
+    assert counts(again) == {"rows": 8, "computed": gone.sum(), "reused": 8 - gone.sum()}
+    assert_as_from_scratch(again, spec, tmp_path)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped byte in the rows": lambda old: (
+        old[: len(old) // 2] + bytes([old[len(old) // 2] ^ 1]) + old[len(old) // 2 + 1 :]
+    ),
+    "a flipped last byte": lambda old: old[:-1] + bytes([old[-1] ^ 0x80]),
+    "a missing end": lambda old: old[:-100],
+    "an empty file": lambda _: b"",
+    "another file": lambda old: b"words" * len(old),
+    "no header": lambda old: bytes(HEADER_BYTES) + old[HEADER_BYTES:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_never_read_and_extract_computes_what_is_lost(spec, damage, tmp_path):
+    done = extract(spec)
+    victim = shards_of(done)[0]
+    lost = rows_behind(done, victim).sum()
+    victim.write_bytes(DAMAGES[damage](victim.read_bytes()))
+    with pytest.raises(StoreError, match="Run extract again"):
+        features_of(done).read("penultimate")
+    again = extract(spec)
+    assert counts(again) == {"rows": 8, "computed": lost, "reused": 8 - lost}
+    assert_as_from_scratch(again, spec, tmp_path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_refused_and_costs_no_computation(spec, damage, tmp_path):
+    done = extract(spec)
+    index = Path(done["path"])
+    index.write_bytes(DAMAGES[damage](index.read_bytes()))
+    with pytest.raises(StoreError, match="Run extract again"):
+        FeatureSet(index)
+    again = extract(spec)
+    assert counts(again) == {"rows": 8, "reused": 8}
+    assert_as_from_scratch(again, spec, tmp_path)
+
+
+def test_no_byte_of_a_header_can_be_changed_unseen(spec):
+    done = extract(spec)
+    index = Path(done["path"])
+    whole = index.read_bytes()
+    for place in range(whole.index(b"\n") + 1):
+        index.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            same = FeatureSet(index).ids == features_ids(whole, index)
+        except StoreError:
+            continue
+        assert same
+
+
+def features_ids(whole: bytes, index: Path) -> list[str]:
+    other = index.with_name("whole.h5")
+    other.write_bytes(whole)
+    return FeatureSet(other).ids
+
+
+def test_a_shard_put_in_the_place_of_another_is_refused(spec):
+    done = extract(spec)
+    one, other, *_ = shards_of(done)
+    shutil.copy(other, one)
+    with pytest.raises(StoreError, match="damaged"):
+        features_of(done).read("penultimate")
+
+
+def as_tar(data: Path, path: Path) -> str:
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(data.rglob("*.*")):
+            tar.add(file, str(file.relative_to(data)))
+    return str(path)
+
+
+def as_csv(data: Path, path: Path) -> str:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows([str(image), image.parent.name] for image in sorted(data.rglob("*.*")))
+    return str(path)
+
+
+def test_a_tar_and_a_manifest_give_the_rows_of_the_folder(spec, data, tmp_path):
+    folder = features_of(extract(spec))
+    tar = features_of(extract(replace(spec, data=as_tar(data, tmp_path / "pets-tar.tar"))))
+    listed = features_of(extract(replace(spec, data=as_csv(data, data.parent / "pets-csv.csv"))))
+    assert tar.ids == folder.ids
+    assert listed.ids == [f"pets/{name}" for name in folder.ids]
+    for other in (tar, listed):
+        assert other.labels.tolist() == folder.labels.tolist()
+        assert np.array_equal(other.sha256, folder.sha256)
+        assert np.array_equal(other.read("penultimate"), folder.read("penultimate"))
+
+
+def test_a_tar_under_the_name_of_its_folder_is_the_same_data(spec, data, tmp_path):
+    extract(spec)
+    done = extract(replace(spec, data=as_tar(data, tmp_path / "pets.tar")))
+    assert counts(done) == {"rows": 8, "reused": 8}
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    for i in range(4):
+        put(tmp_path / "flat" / f"{i}.png", i)
+    features = features_of(extract(tiny_spec(tmp_path / "flat", tmp_path / "cache")))
+    assert features.labels.tolist() == [-1] * 4
+    assert features.label_names == []
+    assert np.isfinite(features.read("penultimate")).all()
+
+
+def test_one_class_is_a_data_set(tmp_path):
+    features = features_of(extract(tiny_spec(tiny_folder(tmp_path / "x", classes=["only"]), tmp_path / "cache")))
+    assert (features.label_names, features.labels.tolist()) == (["only"], [0] * 4)
+
+
+def test_one_image_is_a_data_set(tmp_path):
+    put(tmp_path / "x/a/1.png", 1)
+    assert features_of(extract(tiny_spec(tmp_path / "x", tmp_path / "cache"))).read("layer1").shape == (1, 32)
+
+
+def test_splits_are_kept_by_our_names(tmp_path):
+    for seed, split in enumerate(("train", "valid", "test")):
+        tiny_folder(tmp_path / "pets" / split, per_class=1, seed=10 * seed)
+    done = extract(tiny_spec(tmp_path / "pets", tmp_path / "cache"))
+    features = features_of(done)
+    assert dict(zip(features.ids, features.splits, strict=True)) == {
+        f"{folder}/{name}/00.png": split
+        for folder, split in {"train": "train", "valid": "val", "test": "test"}.items()
+        for name in ("cat", "dog")
+    }
+    assert features.label_names == ["cat", "dog"]
+    with h5py.File(done["path"], "r") as file:
+        assert file["splits"].asstr()[:].tolist() == features.splits
+
+
+def test_names_of_every_alphabet_and_of_none_survive(tmp_path):
+    names = [
+        b"caf\xc3\xa9/na\xc3\xafve \xe2\x98\x83.png",
+        b"caf\xc3\xa9/\xf0\x9f\x90\x95.png",
+        b"\xff\xfe/\xe9 latin.png",
+    ]
+    names += [b'a\'b/"quoted", comma.png', b"a'b/new\nline.png"]
+    for seed, name in enumerate(names):
+        path = tmp_path / "data" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(path)
+    (tmp_path / "data" / os.fsdecode(b"\xff\xfe/bad.png")).write_bytes(b"words")
+    done = extract(tiny_spec(tmp_path / "data", tmp_path / "cache"))
+    features = features_of(done)
+    assert sorted(map(os.fsencode, features.ids)) == sorted([*names, b"\xff\xfe/bad.png"])
+    assert {os.fsencode(name) for name in features.label_names} == {b"caf\xc3\xa9", b"\xff\xfe", b"a'b"}
+    with h5py.File(done["path"], "r") as file:
+        assert sorted(file["filenames"][:].tolist()) == sorted([*names, b"\xff\xfe/bad.png"])
+    assert counts(extract(tiny_spec(tmp_path / "data", tmp_path / "cache"))) == {"rows": 6, "reused": 6, "bad": 1}
+
+
+def test_a_data_folder_of_a_name_that_is_no_utf8(tmp_path):
+    data = tiny_folder(tmp_path / os.fsdecode(b"d\xe9"), per_class=1)
+    done = extract(tiny_spec(data, tmp_path / "cache"))
+    assert features_of(done).source == str(data)
+
+
+@pytest.mark.parametrize(
+    ("taps", "primary"),
+    [(("layer1", "penultimate"), "penultimate"), (("layer2", "layer1"), "layer2"), (("stages",), "layer3.1")],
+)
+def test_the_primary_tap_is_listed_as_features(spec, taps, primary):
+    features = features_of(extract(replace(spec, taps=taps)))
+    if primary not in features.layers:
+        primary = features.layers[-1]
+    with h5py.File(features.path, "r") as file:
+        assert set(file["layers"]) == set(features.layers)
+        assert file["features"] == file[f"layers/{primary}"]
+
+
+def test_rows_can_be_read_in_any_order_and_more_than_once(spec):
+    features = features_of(extract(spec))
+    every = features.read("layer1")
+    for rows in ([7, 0, 3, 3], [], [5]):
+        assert np.array_equal(features.read("layer1", np.array(rows, np.int64)), every[rows])
+    with pytest.raises(StoreError, match="no layer"):
+        features.read("layer2")
+
+
+def test_the_number_of_shards_does_not_change_a_row(spec, tmp_path, monkeypatch):
+    many = rows_of(features_of(extract(spec)))
+    monkeypatch.setattr(story, "SHARD_ROWS", 1000)
+    done = extract(replace(spec, cache=tmp_path / "other"))
+    assert len(shards_of(done)) == 1
+    assert_same_rows(rows_of(features_of(done)), many)
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_a_bad_row_until_the_next_run(spec, data, tmp_path, monkeypatch):
+    compute = story.run_plan
+
+    def change_then_compute(*args):
+        put(data / "cat/00.png", 123)
+        return compute(*args)
+
+    monkeypatch.setattr(story, "run_plan", change_then_compute)
+    done = extract(spec)
+    features = features_of(done)
+    assert counts(done) == {"rows": 8, "computed": 8, "bad": 1}
+    assert features.errors[features.ids.index("cat/00.png")].endswith("run extract again")
+    assert np.isnan(rows_of(features)["cat/00.png"]).all()
+    monkeypatch.setattr(story, "run_plan", compute)
+    again = extract(spec)
+    assert counts(again) == {"rows": 8, "reused": 8}
+    assert_as_from_scratch(again, spec, tmp_path)
+
+
+def test_progress_hears_of_every_image(spec):
+    heard = []
+
+    class Listener:
+        def start(self, what: str, total: int) -> None:
+            heard.append([what, total, 0])
+
+        def advance(self, steps: int) -> None:
+            heard[-1][2] += steps
+
+    extract(spec, Listener())
+    assert heard == [["hash", 8, 8], ["extract", 8, 8]]
