@@ -1,0 +1,191 @@
+"""The documentation is true: its commands run and print what it shows, its options exist, its links lead somewhere."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import squeezenet1_1
+
+import pipeline
+
+ROOT = Path(pipeline.__file__).parent
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "cache" / "README.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+NOT_HERE = re.compile(
+    r"\bpip install\b|\bpytest\b|\.ci/gate|pipeline\.py demo\b|^offshelf demo\b|-m venv\b|^git |activate$"
+)
+OTHER_TOOLS = re.compile(r"\b(ruff|pip|pytest|git|pyright|tar -)\b")
+"""Lines that show options of programs that are not ours."""
+
+
+@dataclass
+class Step:
+    """One thing that a page has its reader do: a command line or a Python block, and the lines it is to print."""
+
+    code: str
+    is_python: bool = False
+    expected: list[str] = field(default_factory=list)
+
+
+def steps_of(page: Path) -> Iterator[Step]:
+    """Commands of `console` blocks and whole `python` blocks, in the order of the page."""
+    for tag, body in FENCE.findall(page.read_text(encoding="utf-8")):
+        if tag == "python":
+            yield Step(body, is_python=True)
+        elif tag == "console":
+            yield from _commands(body)
+
+
+def _commands(body: str) -> Iterator[Step]:
+    step = None
+    for line in body.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            if step:
+                yield step
+            step = Step(line[2:])
+        elif step and line.strip() not in ("", "..."):
+            step.expected.append(line)
+    if step:
+        yield step
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def with_steps() -> list[Path]:
+    return [page for page in PAGES if any(not NOT_HERE.search(step.code) for step in steps_of(page))]
+
+
+def picture(kind: str, seed: int) -> Image.Image:
+    """Coloured stripes or checks; the seed decides the colours."""
+    columns = 1 if kind == "stripes" else 6
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, columns, 3), np.uint8)
+    return Image.fromarray(np.repeat(blocks, 6 // columns, axis=1)).resize((96, 72), Image.Resampling.NEAREST)
+
+
+def write_example_set(folder: Path) -> None:
+    """Write what docs/guide.md calls the example set: photos/, photos.csv, new/ and weights.pt."""
+    rows, seed = ["path,label,split,group"], 0
+    for split, count in (("train", 12), ("val", 6)):
+        for kind in ("checks", "stripes"):
+            (folder / "photos" / split / kind).mkdir(parents=True)
+            for number in range(count):
+                seed += 1
+                name = f"photos/{split}/{kind}/{number:02}.{('jpg', 'png')[number % 2]}"
+                picture(kind, seed).save(folder / name)
+                rows.append(f"{name},{kind},{split},{kind}-{split}-{number // 2}")
+    (folder / "photos.csv").write_text("\n".join(rows) + "\n")
+    (folder / "new").mkdir()
+    picture("checks", 101).save(folder / "new" / "a.jpg")
+    picture("stripes", 102).save(folder / "new" / "b.png")
+    (folder / "new" / "broken.jpg").write_bytes(b"not an image")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(squeezenet1_1().state_dict(), folder / "weights.pt")
+
+
+def run_step(step: Step, folder: Path) -> str:
+    """Run one step in `folder`; return what it prints, stderr included."""
+    ours = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'pipeline.py'))}"
+    line = re.sub(r"(?<!\S)(python pipeline\.py|offshelf)(?=\s)", lambda _: ours, step.code)
+    line = re.sub(r"(?<!\S)python(?=\s)", lambda _: shlex.quote(sys.executable), line)
+    command = [sys.executable, "-c", step.code] if step.is_python else [shutil.which("bash") or "bash", "-c", line]
+    # Children resolve packages as this process does, and lines are not wrapped where the page shows them whole.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{step.code}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def shows(line: str, printed: list[str]) -> bool:
+    """Whether a line of a page was printed; `...` inside it stands for anything, and blanks may differ in number."""
+    pattern = ".*".join(re.escape(part) for part in " ".join(line.split()).split("..."))
+    return any(re.fullmatch(pattern, " ".join(each.split())) for each in printed)
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Do what a page says, in `folder`; fails at the first step that does, or that prints something else."""
+    write_example_set(folder)
+    for step in steps_of(page):
+        if NOT_HERE.search(step.code):
+            continue
+        printed = run_step(step, folder).splitlines()
+        absent = [line for line in step.expected if not shows(line, printed)]
+        assert not absent, f"{step.code}\nshown: {absent}\nprinted:\n" + "\n".join(printed)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[None]]]:
+    """All pages at once: most of their time goes into starting Python and importing torch."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(run_page, page, tmp_path_factory.mktemp(page.stem)) for page in with_steps()}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
+@pytest.mark.parametrize("page", with_steps(), ids=page_name)
+def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, runs: dict[Path, Future[None]]):
+    runs[page].result()
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+COMMANDS = dict(commands(pipeline.main))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_of_itself_in_its_help(name: str):
+    assert re.search(rf"Examples?: .*python pipeline\.py {name}\b", COMMANDS[name].help or "", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_or_shows_its_default(name: str):
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help or parameter.show_default or parameter.default is not None, parameter.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_option_that_a_page_names_exists(page: Path):
+    every = [pipeline.main, *COMMANDS.values()]
+    known = {"--help"} | {text for command in every for parameter in command.params for text in parameter.opts}
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not OTHER_TOOLS.search(line)]
+    assert set(OPTION.findall("\n".join(lines))) <= known
+
+
+def slugs(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_relative_link_leads_somewhere(page: Path):
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{link}: no such file"
+        assert not anchor or anchor in slugs(target), f"{link}: no such heading"
