@@ -189,4 +189,3 @@ class ExtractSpec:
     device: str = "auto"
     batch_size: int = 32
     workers: int = field(default_factory=available_cores)
-    max_bad: float = 1.0

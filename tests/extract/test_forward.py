@@ -294,7 +294,6 @@ NOT_IN_THE_KEY = {
     "device": "auto",
     "batch_size": 7,
     "workers": 5,
-    "max_bad": 0.5,
 }
 
 
