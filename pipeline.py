@@ -77,15 +77,39 @@ root_option = click.option(
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
+class BatchSize(click.IntRange):
+    """A number of images, or None for `auto`."""
+
+    name = "auto|integer"
+
+    def __init__(self) -> None:
+        super().__init__(1, 4096)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what the user typed."""
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
+batch_option = click.option(
+    "-b",
+    "--batch-size",
+    type=BatchSize(),
+    default="auto",
+    help="Images per pass; auto goes by the network's input size.",
+)
+workers_option = click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=available_cores,
+    show_default="cores",
+    help="Threads that read and decode.",
+)
+
+
 def loading_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what every command takes that shows images to a network."""
-    command = click.option("-b", "--batch-size", type=click.IntRange(1, 4096), default=32, help="Images per pass.")(
-        command
-    )
-    workers = click.option(
-        "-j", "--workers", type=click.IntRange(1, 256), default=available_cores, show_default="cores"
-    )
-    return device_option(workers(command))
+    return device_option(workers_option(batch_option(command)))
 
 
 def _print_json(value: object) -> None:
@@ -288,7 +312,9 @@ def _echo_extract(done: dict[str, Any]) -> None:
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
 @click.option("--seed", default=0, help="Seed of folds, hold-out and bootstrap.")
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores", help="Fits at a time."
+)
 @cache_option
 @as_json
 def fit(features: str, as_json: bool, **options: Any) -> None:

@@ -30,7 +30,7 @@ class PredictSpec:
     top: int = 5
     abstain_below: float = 0.0
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int = field(default_factory=available_cores)
 
 
@@ -76,7 +76,8 @@ def _probabilities(
 ) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
     """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
     preset, done = extractor.recipe.preprocessing, 0
-    for batch in load_batches(records, preset, batch_size=spec.batch_size, workers=spec.workers):
+    batch_size = spec.batch_size or extractor.batch_size
+    for batch in load_batches(records, preset, batch_size=batch_size, workers=spec.workers):
         shares = np.full((len(batch), len(bundle.classes)), np.nan)
         good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
         if good:

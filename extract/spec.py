@@ -176,7 +176,10 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ExtractSpec:
-    """One extraction as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number."""
+    """One extraction as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number.
+
+    No `batch_size`: as many images as the network's input size suggests.
+    """
 
     data: str
     name: str = ""
@@ -187,5 +190,5 @@ class ExtractSpec:
     store: str = "auto"
     cache: Path = Path("cache")
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int = field(default_factory=available_cores)

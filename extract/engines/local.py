@@ -16,7 +16,6 @@ def run(
     on_rows: Callable[[int], None],
 ) -> Iterator[Receipt]:
     """Compute one shard after the other and yield its receipt once it is on disk."""
+    batch_size = spec.batch_size or extractor.batch_size
     for records in shards:
-        yield extract_shard(
-            records, extractor, folder, batch_size=spec.batch_size, workers=spec.workers, on_rows=on_rows
-        )
+        yield extract_shard(records, extractor, folder, batch_size=batch_size, workers=spec.workers, on_rows=on_rows)
