@@ -47,6 +47,13 @@ class Commands(click.Group):
         except BrokenPipeError:
             sys.stderr.close()  # the reader has seen enough; Python would complain at exit
             sys.exit(0)
+        except OSError as error:
+            remedy = "Check the path, its permissions and the room on the disk"
+            _fail(OffshelfError(error.strerror or str(error), where=str(error.filename or ""), remedy=remedy), ctx)
+        except MemoryError:
+            _fail(
+                OffshelfError("out of memory", remedy="Take a smaller --batch-size, fewer --workers, fewer taps"), ctx
+            )
         except KeyboardInterrupt:
             click.echo("Interrupted. What is written is kept; run the same command again to go on.", err=True)
             sys.exit(INTERRUPTED)
@@ -67,6 +74,7 @@ def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
 
 
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+SEED = click.IntRange(0, 2**32 - 1)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, callback=_note_json, help="Print one JSON object on stdout.")
@@ -207,7 +215,7 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
 @click.option(
     "--weights", default="auto", help="auto (the V1 weights), an enum name, a file, or none (random, seeded)."
 )
-@click.option("--seed", default=0, help="Seed of random weights.")
+@click.option("--seed", type=SEED, default=0, help="Seed of random weights.")
 @click.option(
     "-l",
     "--layer",
@@ -310,7 +318,7 @@ def _echo_extract(done: dict[str, Any]) -> None:
     "--labels", type=click.Path(path_type=Path), help="CSV (path,label) whose labels replace the stored ones."
 )
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
-@click.option("--seed", default=0, help="Seed of folds, hold-out and bootstrap.")
+@click.option("--seed", type=SEED, default=0, help="Seed of folds, hold-out and bootstrap.")
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores", help="Fits at a time."
@@ -487,6 +495,8 @@ def cache_ls(cache: Path, as_json: bool) -> None:
     columns = ["features", "model", "layers", "rows", "bad", "bytes", "created"]
     rows = [[", ".join(each[c]) if c == "layers" else each[c] for c in columns] for each in found["feature_sets"]]
     _print_table(columns, rows)
+    for each in found["damaged"]:
+        click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
 
 
 @cache.command("info")

@@ -125,9 +125,14 @@ def _cut(trunk: Trunk, taps: Sequence[Tap], nodes: Sequence[str]) -> Cut:
 
 def _dims(cut: Cut, preset: Preprocessing) -> dict[str, int]:
     """Columns of each tap, from a run without content."""
-    with torch.no_grad():
-        side = preset.crop_size
-        return {name: rows.shape[1] for name, rows in cut.run(torch.zeros(1, 3, side, side, device="meta")).items()}
+    side = preset.crop_size
+    try:
+        with torch.no_grad():
+            rows = cut.run(torch.zeros(1, 3, side, side, device="meta"))
+    except (RuntimeError, ValueError) as error:
+        said = f"the network cannot take {side} x {side} pixels ({str(error).splitlines()[0]})"
+        raise OptionError(said, remedy="Take a larger --crop-size") from error
+    return {name: values.shape[1] for name, values in rows.items()}
 
 
 def _loaded(cut: Cut, state: State, device: torch.device) -> Cut:

@@ -45,7 +45,7 @@ def decode(data: bytes) -> Image.Image | Failure:
     except Image.DecompressionBombError:
         return Failure(Status.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels")
     except MemoryError:
-        return Failure(Status.TOO_LARGE, "too large for the memory")
+        raise  # it tells of this machine now and not of the image
     except Exception as error:  # decoders meet hostile bytes: they raise anything, and one file must not stop a run
         return Failure(Status.DAMAGED, f"{type(error).__name__}: {error}"[:200])
 
@@ -82,11 +82,18 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255; Pillow's own conversion clips, which turns most of the image white."""
-    return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    values = np.asarray(image).astype(np.uint32)
+    scaled = ((values + 128) // 257).astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        scaled[values == transparent] = 255
+    return Image.fromarray(scaled)
 
 
-def pixels(image: Image.Image, preset: Preprocessing) -> Tensor:
+def pixels(image: Image.Image, preset: Preprocessing) -> Tensor | Failure:
     """Resize the shorter side and crop the centre, as torchvision's preset does on Pillow images: (3, H, W) uint8."""
+    width, height = image.size
+    if preset.resize_size**2 * max(width, height) > MAX_PIXELS * min(width, height):
+        return Failure(Status.TOO_LARGE, f"{width} x {height}, resized, is more than {MAX_PIXELS:,} pixels")
     whole: Any = image  # torchvision's annotations know tensors only
     resized = F.resize(whole, [preset.resize_size], interpolation=InterpolationMode(preset.interpolation))
     return F.pil_to_tensor(F.center_crop(resized, [preset.crop_size]))

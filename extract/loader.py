@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extract import images
 from extract.sources import read_bytes
-from extract.spec import Failure, Preprocessing, Record
+from extract.spec import Failure, Preprocessing, Record, Status
 
 T = TypeVar("T")
 
@@ -39,8 +39,11 @@ def load(record: Record, preset: Preprocessing) -> Loaded:
         return Loaded(NO_DIGEST, data, time.perf_counter() - began, 0.0)
     digest = hashlib.sha256(data).digest()
     read = time.perf_counter()
-    image = images.decode(data)
-    outcome = image if isinstance(image, Failure) else images.pixels(image, preset)
+    try:
+        image = images.decode(data)
+        outcome = image if isinstance(image, Failure) else images.pixels(image, preset)
+    except MemoryError:  # without its digest the row is computed again next time
+        digest, outcome = NO_DIGEST, Failure(Status.TOO_LARGE, "too large for the memory that is free")
     return Loaded(digest, outcome, read - began, time.perf_counter() - read)
 
 

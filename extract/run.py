@@ -1,7 +1,6 @@
 """The story of `extract`: source -> plan, only what the cache lacks -> engine -> index -> feature set."""
 
 import logging
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from extract.engines import ENGINES
-from extract.errors import OptionError, StoreError
+from extract.errors import StoreError
 from extract.forward import Extractor, build_extractor
 from extract.loader import content_digests
 from extract.progress import Progress, Silent
 from extract.shard import Receipt, Stages
 from extract.sources import Source, open_source
-from extract.spec import ExtractSpec, Failure, Recipe, Record, Status
+from extract.spec import ExtractSpec, Recipe, Record, Status
 from extract.store import files, list_features
 from extract.store.index import Entry, Table, locate, write_index
-from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, FeatureSet
+from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, FeatureSet, weights_are_whole
 from extract.store.shards import Shard, read_shard, shards_in
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ SHARD_ROWS = 1024
 
 SHARD_BYTES = 64 << 20
 CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HINTS = {
     "read": "images come slowly from the disk: a faster disk, or tar files instead of many small ones",
     "decode": "decoding is the limit: more cores (--workers), or smaller images",
@@ -41,11 +39,15 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done: every image with its content, those to compute, shard by shard, and what is there already."""
+    """What is to be done: every image with its content, and those to compute, shard by shard.
+
+    `reused` images have their rows already; `duplicates` will share the row of an equal image.
+    """
 
     entries: list[Entry]
     shards: list[list[Record]]
     reused: int
+    duplicates: int
 
     @property
     def computed(self) -> int:
@@ -63,7 +65,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     source = open_source(spec.data, spec.root)
     extractor = build_extractor(spec)
     folder = feature_folder(spec, source, extractor.recipe)
-    stored = stored_shards(folder, repair=True)
+    stored = stored_shards(folder, extractor.recipe.key, repair=True)
     plan = make_plan(source, stored, extractor, spec, progress)
     _check_same_data(folder, source, plan)
     prepare_folder(folder, extractor)
@@ -81,7 +83,7 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     source = open_source(spec.data, spec.root)
     extractor = build_extractor(spec)
     folder = feature_folder(spec, source, extractor.recipe)
-    stored = stored_shards(folder, repair=False)
+    stored = stored_shards(folder, extractor.recipe.key, repair=False)
     plan = make_plan(source, stored, extractor, spec, progress or Silent())
     _check_same_data(folder, source, plan)
     return {
@@ -98,30 +100,27 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
 
 def feature_folder(spec: ExtractSpec, source: Source, recipe: Recipe) -> Path:
     """Return where the feature set lies: CACHE/NAME/KEY12."""
-    name = spec.name or source.name
-    if not NAME.fullmatch(name):
-        raise OptionError(f"{name!r} is no name", remedy="Letters, digits, dot, dash and underscore: --name NAME")
-    return spec.cache / name / recipe.key[:KEY_DIGITS]
+    return spec.cache / (spec.name or source.name) / recipe.key[:KEY_DIGITS]
 
 
 def prepare_folder(folder: Path, extractor: Extractor) -> None:
     """Make the folder, with the recipe in words and the weights of the cut network beside what they compute."""
-    if not (folder / WEIGHTS).is_file():
+    if not weights_are_whole(folder / WEIGHTS, extractor.recipe):
         files.publish(folder.parent.parent / "CACHEDIR.TAG", CACHE_TAG.encode())
         files.publish(folder / RECIPE, extractor.recipe.to_json().encode() + b"\n")
-        files.publish(folder / WEIGHTS, extractor.weights())
+        files.replace(folder / WEIGHTS, extractor.weights())
 
 
-def stored_shards(folder: Path, *, repair: bool) -> list[Shard]:
-    """Read what the shards of a folder know; damaged ones count as missing, and are removed if `repair`."""
+def stored_shards(folder: Path, key: str, *, repair: bool) -> list[Shard]:
+    """Read what the shards of a folder know; damaged and foreign ones count as missing, and are removed if `repair`."""
     shards = []
     for path in shards_in(folder / SHARDS):
         try:
-            shards.append(read_shard(path))
+            shards.append(read_shard(path, key))
         except StoreError as error:
             log.warning("%s: %s. Its rows are computed again", path, error.what)
             if repair:
-                path.unlink()
+                files.remove(path)
     return shards
 
 
@@ -129,19 +128,23 @@ def make_plan(
     source: Source, stored: Sequence[Shard], extractor: Extractor, spec: ExtractSpec, progress: Progress
 ) -> Plan:
     """Hash every image and find out which contents have no row yet; equal images are computed once."""
-    known, todo = set(locate(stored)), []
+    stored_contents, known = set(locate(stored)), set()
+    todo, reused, duplicates = [], 0, 0
     entries: list[Entry] = []
     progress.start("hash", len(source.records))
     for record, content in zip(source.records, content_digests(source.records, workers=spec.workers), strict=True):
         entries.append(Entry(record, content))
-        if isinstance(content, bytes) and content not in known:
+        if content in stored_contents:
+            reused += 1
+        elif content in known:
+            duplicates += 1
+        elif isinstance(content, bytes):
             known.add(content)
             todo.append(record)
         progress.advance(1)
-    unread = sum(isinstance(entry.content, Failure) for entry in entries)
     size = max(1, min(SHARD_ROWS, SHARD_BYTES // _row_bytes(extractor)))
     shards = [todo[start : start + size] for start in range(0, len(todo), size)]
-    return Plan(entries, shards, reused=len(entries) - len(todo) - unread)
+    return Plan(entries, shards, reused, duplicates)
 
 
 def _row_bytes(extractor: Extractor) -> int:
@@ -149,13 +152,13 @@ def _row_bytes(extractor: Extractor) -> int:
 
 
 def _check_same_data(folder: Path, source: Source, plan: Plan) -> None:
-    """Refuse a name that stands for other images: none of them is here, and they came from another place."""
+    """Refuse a name that stands for other images: they came from another place, and most of them are not here."""
     here = {entry.content for entry in plan.entries}
     for found in list_features(folder.parent.parent):
-        if found.name != folder.parent.name:
+        other = _opened(found.path) if found.name == folder.parent.name else None
+        if other is None or other.source == source.root:
             continue
-        other = _opened(found.path)
-        if other and other.source != source.root and not any(digest.tobytes() in here for digest in other.sha256):
+        if 2 * sum(digest.tobytes() in here for digest in other.sha256) < len(other):
             raise StoreError(
                 f"the name {found.name!r} stands for other images, those of {other.source}",
                 where=source.root,
@@ -187,7 +190,7 @@ def commit(
     plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt], extractor: Extractor, folder: Path, source: Source
 ) -> Table:
     """Write the index over the shards that were there and the new ones."""
-    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name) for receipt in receipts)]
+    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, extractor.recipe.key) for receipt in receipts)]
     return write_index(folder / INDEX, extractor.recipe, plan.entries, shards, extractor.dims, source.root)
 
 
@@ -207,6 +210,7 @@ def summary(
         "rows": len(plan.entries),
         "computed": plan.computed,
         "reused": plan.reused,
+        "duplicates": plan.duplicates,
         "dropped": len(before - {entry.record.id for entry in plan.entries}),
         "bad": int((table.status != Status.OK).sum()),
         "bad_rows": list(_bad_rows(plan, table)),

@@ -75,7 +75,7 @@ def extract_shard(
         stages.seconds["forward"] += time.perf_counter() - mark
         on_rows(len(batch))
         mark = time.perf_counter()
-    name = write_shard(folder, rows)
+    name = write_shard(folder, rows, extractor.recipe.key)
     stages.seconds["write"] += time.perf_counter() - mark
     return Receipt(name, done, rows.bad, stages)
 

@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extract.errors import OptionError, TapError
+from extract.errors import OptionError, TapError, unknown
 
 SCHEMA_VERSION = 1
 """Raised by any change to feature values, and so in every key."""
@@ -17,6 +18,11 @@ SCHEMA_VERSION = 1
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box", "nearest-exact")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The names a user gives a split, and ours."""
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+STORES = ("auto", "float32", "float16")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a feature set may be called: it becomes the name of a folder."""
 
 DEFAULT_POOL = "avg"
 PENULTIMATE = "penultimate"
@@ -106,7 +112,8 @@ class Preprocessing:
         if self.crop_size > self.resize_size:
             said = f"a crop of {self.crop_size} pixels from a side of {self.resize_size}"
             raise OptionError(said, remedy="Take --crop-size up to --resize-size")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean)) or not min(self.std) > 0:
+        numbers = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != 3 or len(self.std) != 3 or not numbers or min(self.std) <= 0:
             raise OptionError("mean and std are three finite numbers each, std above 0", remedy="As in 0.5,0.5,0.5.")
 
     @classmethod
@@ -156,6 +163,16 @@ class Recipe:
         return next((tap for tap in self.taps if tap.layer == PENULTIMATE), self.taps[-1])
 
 
+def weights_digest(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of contiguous numpy arrays, in the order of names, in hex."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        total.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        total.update(array.reshape(-1).view("uint8").data)
+    return total.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
     """Which network, with which weights, looking at images how: `KIND:NAME`, an enum name, `auto`, `none` or a file.
@@ -192,3 +209,13 @@ class ExtractSpec:
     device: str = "auto"
     batch_size: int | None = None
     workers: int = field(default_factory=available_cores)
+
+    def __post_init__(self) -> None:
+        for kind, known in (("precision", PRECISIONS), ("store", STORES)):
+            if getattr(self, kind) not in known:
+                unknown(kind, getattr(self, kind), known, OptionError)
+        if self.workers < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise OptionError(f"{self.workers} workers, batches of {self.batch_size}", remedy="Take 1 or more")
+        if self.name and not NAME.fullmatch(self.name):
+            remedy = "Letters, digits, dot, dash and underscore, 100 at most: --name NAME"
+            raise OptionError(f"{self.name!r} is no name", remedy=remedy)

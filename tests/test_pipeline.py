@@ -174,6 +174,16 @@ def test_a_dry_run_writes_nothing(photos, tmp_path):
         (("extract", "{photos}", "-m", "builtin", "--weights", "none.pth"), "no such weights file"),
         (("extract", "{photos}", "-m", "builtin", "--mean", "1,2"), "mean and std"),
         (("extract", "{photos}", "-m", "builtin", "--mean", "a,b,c"), "not three numbers"),
+        (("extract", "{photos}", "-m", "builtin", "--std", "inf,1,1"), "mean and std"),
+        (("extract", "{photos}", "-m", "builtin", "--std", "1,nan,1"), "mean and std"),
+        (("extract", "{photos}", "-m", "builtin", "--crop-size", "40"), "a crop of 40 pixels"),
+        (
+            ("extract", "{photos}", "-m", "alexnet", "--resize-size", "16", "--crop-size", "16", "--weights", "none"),
+            "cannot take 16 x 16 pixels",
+        ),
+        (("extract", "{photos}", "-m", "shufflenet_v2_x0_5", "--weights", "none", "-l", "stage2.0.size"), "no tensor"),
+        (("extract", "{photos}", "-m", "torchvision:"), "no model ''"),
+        (("extract", "{photos}", "-m", "builtin", "--cache", "/dev/null/cache"), "cannot write"),
         (("extract", "{photos}", "-m", "builtin", "--name", "../up"), "is no name"),
         (("extract", "{photos}", "-m", "builtin", "--device", "abacus"), "no device 'abacus'"),
         (("extract", "{photos}", "-m", "builtin", "--precision", "fp16"), "slowly"),
@@ -200,6 +210,7 @@ def test_wrong_usage_exits_with_2():
     run("extract", code=2)
     run("extract", "x", "--precision", "fp8", code=2)
     run("nonsense", code=2)
+    run("extract", "x", "--seed", 2**32, code=2)
 
 
 def test_layers_are_listed_with_their_cost():

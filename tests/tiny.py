@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from extract.spec import BackboneSpec, ExtractSpec
+from extract.spec import BackboneSpec, ExtractSpec, Recipe
 from extract.store import FeatureSet
+from extract.store.shards import read_shard
 
 SIZE_PX = (40, 36)
 
@@ -56,6 +57,12 @@ def assert_same_rows(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]
     assert got.keys() == expected.keys()
     for name, row in expected.items():
         np.testing.assert_allclose(got[name], row, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def rows_in(shard: Path) -> int:
+    """The number of rows of a shard in its place in a cache, after checking it whole."""
+    recipe = Recipe.from_json((shard.parent.parent / "recipe.json").read_text())
+    return len(read_shard(shard, recipe.key).status)
 
 
 def files_in(folder: Path) -> dict[str, tuple[int, int]]:

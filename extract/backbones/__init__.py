@@ -65,7 +65,9 @@ def _kind_of(model: str) -> tuple[Kind, str]:
         kind, name = "torchvision", model
     if kind not in KINDS:
         unknown("kind of model", kind, KINDS, BackboneError, remedy="Write NAME or KIND:NAME.")
-    return KINDS[kind], name or KINDS[kind].names()[0]
+    if not name and kind == "builtin":
+        name = KINDS[kind].names()[0]
+    return KINDS[kind], name
 
 
 def _read_file(path: Path, backbone: Backbone) -> dict:

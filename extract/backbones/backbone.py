@@ -26,6 +26,8 @@ class Listing:
 class Backbone:
     """A frozen network before it is cut: architecture, preprocessing, and the weights still to be read.
 
+    `weights` is what they are called: an enum name, a file name, or none.
+
     `network` is in eval mode and has no content; `read` returns the weights by name; `rename` maps the names in a file
     to those of the network.
     """

@@ -57,6 +57,8 @@ def verify(path: Path, kind: str, expected: str | None = None) -> str:
             n_bytes = file.tell() - len(header)
     except FileNotFoundError as error:
         raise StoreError(f"the {kind} is missing", where=str(path), remedy=remedy) from error
+    except OSError as error:
+        raise StoreError(f"the {kind} cannot be read ({error.strerror})", where=str(path), remedy=remedy) from error
     if not header.startswith(f'{{"offshelf": "{kind}"'.encode()):
         raise StoreError(f"no {kind} of offshelf", where=str(path), remedy=remedy)
     if header != _header(kind, digest, n_bytes) or digest != (expected or digest):
@@ -74,6 +76,14 @@ def replace(path: Path, data: bytes) -> None:
     """Write a file in place of an older one, in one step."""
     with _written(path, data) as temporary:
         temporary.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that is no good."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot be removed ({error.strerror})", where=str(path), remedy="Remove it") from error
 
 
 class _written:  # noqa: N801 a context manager that reads as a verb
@@ -94,7 +104,8 @@ class _written:  # noqa: N801 a context manager that reads as a verb
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            self.temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.temporary.unlink()
             raise self._failed(error) from error
         return self.temporary
 

@@ -6,13 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from extract.errors import StoreError
 from extract.spec import Status
 from extract.store.reader import FeatureSet, list_features, open_features
 
 
 def inventory(cache: Path) -> dict[str, Any]:
-    """List the feature sets of a cache with model, taps, rows, bad rows, bytes and age."""
-    return {"cache": str(cache), "feature_sets": [_overview(FeatureSet(found.path)) for found in list_features(cache)]}
+    """List the feature sets of a cache with model, taps, rows, bad rows, bytes and age; damaged ones apart."""
+    sound, damaged = [], []
+    for found in list_features(cache):
+        try:
+            sound.append(_overview(FeatureSet(found.path)))
+        except StoreError as error:
+            damaged.append({"features": f"{found.name}/{found.key}", "path": str(found.path), "what": error.what})
+    return {"cache": str(cache), "feature_sets": sound, "damaged": damaged}
 
 
 def describe(features: str, cache: Path) -> dict[str, Any]:

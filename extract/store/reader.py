@@ -7,9 +7,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
-from extract.errors import StoreError, unknown
-from extract.spec import Recipe
+from extract.errors import OffshelfError, StoreError, unknown
+from extract.spec import Recipe, weights_digest
 from extract.store import files
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_SHARD
 from extract.store.shards import array, dataset, mapped, open_hdf5, texts_of
@@ -19,6 +21,7 @@ SHARDS = "shards"
 RECIPE = "recipe.json"
 WEIGHTS = "weights.safetensors"
 KEY_DIGITS = 12
+AGAIN = "Run extract again"
 
 
 class FeatureSet:
@@ -29,6 +32,7 @@ class FeatureSet:
     """
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()
         files.verify(path, "index")
         self.path, self.folder = path, path.parent
         with open_hdf5(path) as file:
@@ -51,6 +55,11 @@ class FeatureSet:
     def weights_path(self) -> Path:
         """The weights of the cut network that computed the features, as safetensors."""
         return self.folder / WEIGHTS
+
+    def check_weights(self) -> None:
+        """Raise StoreError where the weights beside the index are not those of the recipe."""
+        if not weights_are_whole(self.weights_path, self.recipe):
+            raise StoreError("the weights are missing or damaged", where=str(self.weights_path), remedy=AGAIN)
 
     @cached_property
     def layers(self) -> list[str]:
@@ -91,12 +100,23 @@ class FeatureSet:
         return path
 
 
+def weights_are_whole(path: Path, recipe: Recipe) -> bool:
+    """Tell whether a file holds the very weights of a recipe."""
+    try:
+        return weights_digest(load_file(path)) == recipe.weights_sha256
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return False
+
+
 def _recipe(file: h5py.File, path: Path) -> Recipe:
     if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
         raise StoreError("an index of another format", where=str(path), remedy="Run extract again with this version")
-    recipe = Recipe.from_json(_attribute(file, "recipe"))
+    try:
+        recipe = Recipe.from_json(_attribute(file, "recipe"))
+    except (ValueError, TypeError, KeyError, OffshelfError) as error:
+        raise StoreError("a recipe of another version", where=str(path), remedy=AGAIN) from error
     if recipe.key != _attribute(file, "key") or not recipe.key.startswith(path.parent.name):
-        raise StoreError("the recipe and the key do not belong together", where=str(path), remedy="Run extract again")
+        raise StoreError("the recipe and the key do not belong together", where=str(path), remedy=AGAIN)
     return recipe
 
 
@@ -123,8 +143,12 @@ def list_features(cache: Path) -> list[Found]:
     return [Found(p.parent.parent.name, p.parent.name, p) for p in sorted(cache.glob(f"*/*/{INDEX}"))]
 
 
-def _choice(features: FeatureSet) -> str:
-    return f"{features.name} ({features.recipe.model}, {', '.join(features.layers)})"
+def _choice(found: Found) -> str:
+    try:
+        recipe = FeatureSet(found.path).recipe
+    except StoreError as error:
+        return f"{found.name}/{found.key} ({error.what})"
+    return f"{found.name}/{found.key} ({recipe.model}, {', '.join(tap.name for tap in recipe.taps)})"
 
 
 def open_features(features: str, cache: Path) -> FeatureSet:
@@ -141,6 +165,6 @@ def open_features(features: str, cache: Path) -> FeatureSet:
             "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
         )
     if len(found) > 1:
-        choices = "; ".join(_choice(FeatureSet(each.path)) for each in found)
+        choices = "; ".join(map(_choice, found))
         raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which, as NAME/KEY")
     return FeatureSet(found[0].path)

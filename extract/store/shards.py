@@ -48,10 +48,11 @@ class Shard:
     errors: np.ndarray
 
 
-def write_shard(folder: Path, rows: Rows) -> str:
-    """Write the rows as one file into `folder`, on disk for good when this returns: its name."""
+def write_shard(folder: Path, rows: Rows, key: str) -> str:
+    """Write the rows of the recipe `key` as one file into `folder`, on disk for good when this returns: its name."""
 
     def fill(file: h5py.File) -> None:
+        file.attrs["key"] = key
         for name, values in rows.layers.items():
             file.create_dataset(f"layers/{name}", data=values)
         file.create_dataset("sha256", data=rows.digests)
@@ -64,10 +65,12 @@ def write_shard(folder: Path, rows: Rows) -> str:
     return name
 
 
-def read_shard(path: Path) -> Shard:
-    """Read what a shard knows of its rows, after checking the whole file."""
+def read_shard(path: Path, key: str) -> Shard:
+    """Read what a shard knows of its rows, after checking the whole file and that it is of the recipe `key`."""
     digest = files.verify(path, "shard")
     with open_hdf5(path) as file:
+        if file.attrs.get("key") != key:
+            raise StoreError("the shard is of another recipe", where=str(path), remedy="Run extract again")
         return Shard(path.name, digest, array(file, "sha256"), array(file, "status"), array(file, "errors"))
 
 
@@ -90,8 +93,11 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def array(file: h5py.File, name: str) -> np.ndarray:
-    """Read a whole dataset."""
-    return dataset(file, name)[()]
+    """Read a whole dataset of ours, which holds no more than its file: others can declare any size."""
+    data = dataset(file, name)
+    if data.chunks or data.is_virtual or data.external or data.nbytes > file.id.get_filesize():
+        raise StoreError(f"{name!r} is stored in no way of ours", where=str(file.filename), remedy="Run extract again")
+    return data[()]
 
 
 def mapped(file: h5py.File, name: str) -> np.ndarray:

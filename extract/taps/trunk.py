@@ -149,6 +149,8 @@ class Pooled(nn.Module):
 
     def forward(self, output: Tensor) -> Tensor:
         """The output of a layer -> rows (N, D)."""
+        if not isinstance(output, Tensor):
+            raise TapError("the output is no tensor", remedy="Tap another layer")
         if output.dim() == 4 and output.shape[2] != output.shape[3]:
             raise TapError(
                 f"the output of shape {tuple(output.shape[1:])} is no map (C, H, W)", remedy="Tap the end of the block"

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pickle
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -251,3 +254,25 @@ def test_a_fresh_process_told_to_run_pickles_does_not_either(tmp_path):
     assert not (tmp_path / "canary").exists()
     with pytest.raises(BackboneError):
         read_state(tmp_path / "w.pt")
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "w.pt", "w") as packed:
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "w.pt").stat().st_size < 100_000
+    with pytest.raises(BackboneError, match="not a weights file"):
+        read_state(tmp_path / "w.pt")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 10**6), byte=st.integers(0, 255), legacy=st.booleans())
+def test_any_damage_to_a_weights_file_is_an_error_of_ours_or_none(tmp_path_factory, at, byte, legacy):
+    path = tmp_path_factory.mktemp("fuzz") / "w.pt"
+    torch.save({"a": torch.arange(4.0), "b": torch.ones(2, 2)}, path, _use_new_zipfile_serialization=not legacy)
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] = byte
+    path.write_bytes(data)
+    with contextlib.suppress(BackboneError):
+        read_state(path)

@@ -12,7 +12,7 @@ from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, Re
 from extract.backbones.backbone import preprocessing_of
 from extract.forward import normalise
 from extract.images import MAX_PIXELS, decode, pixels
-from extract.spec import Failure, Status
+from extract.spec import Failure, Preprocessing, Status
 from tests.tiny import picture
 
 # What images.py ignores at import, pytest's own filters bring back.
@@ -307,3 +307,21 @@ def test_pixels_are_bitwise_those_of_torchvisions_preset(weights, size):
     expected = transform(image)
     assert got.dtype == expected.dtype
     assert got.equal(expected)
+
+
+def test_the_transparent_grey_of_sixteen_bits_lies_on_white():
+    values = np.full((4, 4), 63_000, np.uint16)
+    values[0, 0] = 1000
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG", transparency=1000)
+    decoded = decode(file.getvalue())
+    assert isinstance(decoded, Image.Image)
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded.getpixel((1, 1)) == (245, 245, 245)
+
+
+def test_a_strip_that_resizing_would_blow_up_is_refused():
+    preset = Preprocessing(4096, 4096, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    refused = pixels(Image.new("RGB", (1, 200)), preset)
+    assert isinstance(refused, Failure)
+    assert refused.status == Status.TOO_LARGE

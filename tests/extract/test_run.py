@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from extract import images
 from extract import run as story
 from extract.errors import OptionError, StoreError
 from extract.run import dry_run, extract
@@ -19,7 +20,7 @@ from extract.store import FeatureSet, open_features
 from extract.store.files import HEADER_BYTES
 from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_of, tiny_folder, tiny_spec
 
-COUNTS = ("rows", "computed", "reused", "dropped", "bad")
+COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,7 @@ def test_equal_files_are_computed_once_and_are_rows_each(spec, data, tmp_path):
     for name in ("cat/copy.png", "dog/copy.png", "dog/copy.jpg"):
         shutil.copy(data / "cat/00.png", data / name)
     done = extract(spec)
-    assert counts(done) == {"rows": 11, "computed": 8, "reused": 3}
+    assert counts(done) == {"rows": 11, "computed": 8, "duplicates": 3}
     rows = rows_of(features_of(done))
     for name in ("cat/copy.png", "dog/copy.png", "dog/copy.jpg"):
         assert np.array_equal(rows[name], rows["cat/00.png"])
@@ -545,3 +546,58 @@ def test_progress_hears_of_every_image(spec):
 
     extract(spec, Listener())
     assert heard == [["hash", 8, 8], ["extract", 8, 8]]
+
+
+def test_a_shard_from_another_recipe_is_not_taken_for_one_of_ours(spec):
+    first = extract(spec)
+    other = replace(spec, backbone=replace(spec.backbone, seed=1))
+    second = extract(other)
+    for foreign in shards_of(second):
+        shutil.copy(foreign, Path(first["path"]).parent / "shards" / foreign.name)
+    expected = rows_of(features_of(first))
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+    assert_same_rows(rows_of(features_of(first)), expected)
+
+
+def test_damaged_weights_in_the_cache_are_written_anew(spec):
+    features = features_of(extract(spec))
+    whole = features.weights_path.read_bytes()
+    features.weights_path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match="weights are missing or damaged"):
+        features.check_weights()
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+    features.check_weights()
+    assert features.weights_path.read_bytes() == whole
+
+
+def test_a_row_that_memory_ran_out_on_is_computed_again(spec, monkeypatch):
+    real = images.decode
+    failed: list[bytes] = []
+
+    def decode(data: bytes) -> object:
+        if not failed:
+            failed.append(data)
+            raise MemoryError
+        return real(data)
+
+    monkeypatch.setattr(images, "decode", decode)
+    done = extract(spec)
+    assert done["bad"] == 1
+    assert "memory ran out" in done["bad_rows"][0]["reason"]
+    assert counts(extract(spec)) == {"rows": 8, "computed": 1, "reused": 7}
+
+
+def test_a_name_is_not_taken_over_by_a_folder_that_shares_one_image(spec, data, tmp_path):
+    extract(spec)
+    other = tiny_folder(tmp_path / "elsewhere" / "pets", seed=100)
+    shutil.copy(data / "cat" / "00.png", other / "cat" / "shared.png")
+    with pytest.raises(StoreError, match="stands for other images"):
+        extract(replace(spec, data=str(other)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"store": "int8"}, {"precision": "fp8"}, {"workers": 0}, {"batch_size": 0}, {"name": "a" * 300}]
+)
+def test_a_spec_that_makes_no_sense_is_refused(spec, wrong):
+    with pytest.raises(OptionError):
+        replace(spec, **wrong)

@@ -61,7 +61,10 @@ def test_a_bad_record_is_a_row_with_its_reason_and_moves_no_other(tmp_path, extr
     bad = [Record(name, str(tmp_path / name)) for name in ("text.png", "gone.png")]
     mixed = [bad[0], listed[0], listed[1], bad[1], listed[2], listed[3], bad[0]]
     receipt = made(mixed, extractor, tmp_path / "out", batch_size=batch_size)
-    shard, rows = read_shard(tmp_path / "out" / receipt.name), stored(tmp_path / "out", receipt.name)
+    shard, rows = (
+        read_shard(tmp_path / "out" / receipt.name, extractor.recipe.key),
+        stored(tmp_path / "out", receipt.name),
+    )
     assert (receipt.rows, receipt.bad) == (7, 3)
     statuses = [Status.NOT_AN_IMAGE, 0, 0, Status.MISSING, 0, 0, Status.NOT_AN_IMAGE]
     assert shard.status.tolist() == statuses
@@ -89,7 +92,10 @@ def test_what_the_stored_type_cannot_hold_is_a_bad_row_and_never_infinite(tmp_pa
         Image.new("RGB", (32, 32), (level,) * 3).save(tmp_path / f"{name}.png")
     listed = [Record(name, str(tmp_path / f"{name}.png")) for name in ("dim", "white", "dim")]
     receipt = made(listed, loud, tmp_path / "out")
-    shard, rows = read_shard(tmp_path / "out" / receipt.name), stored(tmp_path / "out", receipt.name, "conv1")
+    shard, rows = (
+        read_shard(tmp_path / "out" / receipt.name, loud.recipe.key),
+        stored(tmp_path / "out", receipt.name, "conv1"),
+    )
     assert rows.dtype == store
     if store == "float32":
         assert shard.status.tolist() == [0, 0, 0]

@@ -11,8 +11,8 @@ import pytest
 from extract import run as story
 from extract.run import extract
 from extract.spec import ExtractSpec
-from extract.store.shards import read_shard, shards_in
-from tests.tiny import assert_same_rows, features_of, rows_of, tiny_folder, tiny_spec
+from extract.store.shards import shards_in
+from tests.tiny import assert_same_rows, features_of, rows_in, rows_of, tiny_folder, tiny_spec
 
 pytestmark = pytest.mark.fault
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(spec, tmp_path):
         cache = tmp_path / moment
         assert not [path for path in cache.rglob("*") if path.name.startswith(".tmp-")]
         shards = stored(cache)
-        assert sum(len(read_shard(path).status) for path in shards) == kept
+        assert sum(rows_in(path) for path in shards) == kept
         before = {path: path.stat() for path in shards}
         done = extract(replace(spec, cache=cache))
         assert (done["rows"], done["computed"], done["bad"]) == (IMAGES, IMAGES - kept, 0)

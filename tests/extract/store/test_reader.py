@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from extract.errors import StoreError
 from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap
-from extract.store import FeatureSet, list_features, open_features
+from extract.store import FeatureSet, files, list_features, open_features
 from extract.store.index import Entry, write_index
 from extract.store.inventory import describe, inventory
-from extract.store.shards import Rows, mapped, open_hdf5, read_shard, write_shard
+from extract.store.shards import Rows, array, mapped, open_hdf5, read_shard, write_shard
 
 PRESET = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RECIPE = Recipe("builtin:x", "0" * 64, (Tap("a"), Tap("penultimate")), ("a", "b"), PRESET, "pillow", "fp32", "float32")
@@ -34,9 +34,14 @@ def shard_of(contents: list[int], *, bad: tuple[int, ...] = ()) -> Rows:
 
 def feature_set(cache: Path, entries: list[Entry], shards: list[Rows], recipe: Recipe = RECIPE) -> FeatureSet:
     folder = cache / "set" / recipe.key[:12]
-    names = [write_shard(folder / "shards", rows) for rows in shards]
+    names = [write_shard(folder / "shards", rows, recipe.key) for rows in shards]
     write_index(
-        folder / "features.h5", recipe, entries, [read_shard(folder / "shards" / n) for n in names], DIMS, "/data"
+        folder / "features.h5",
+        recipe,
+        entries,
+        [read_shard(folder / "shards" / n, recipe.key) for n in names],
+        DIMS,
+        "/data",
     )
     return FeatureSet(folder / "features.h5")
 
@@ -131,7 +136,7 @@ def test_a_changed_shard_is_found_before_hdf5_reads_it(tmp_path):
 def test_another_shard_under_the_name_is_found(tmp_path):
     features = feature_set(tmp_path, [entry(0)], [shard_of([0])])
     [shard] = (features.folder / "shards").iterdir()
-    other = write_shard(tmp_path, shard_of([5]))
+    other = write_shard(tmp_path, shard_of([5]), RECIPE.key)
     (tmp_path / other).replace(shard)
     with pytest.raises(StoreError, match="damaged"):
         features.read("a")
@@ -157,7 +162,7 @@ def test_a_set_without_one_good_row_reads_as_nan(tmp_path):
 
 
 def test_rows_can_be_mapped_from_the_file(tmp_path):
-    name = write_shard(tmp_path, shard_of([0, 1, 2]))
+    name = write_shard(tmp_path, shard_of([0, 1, 2]), RECIPE.key)
     with open_hdf5(tmp_path / name) as file:
         values = mapped(file, "layers/penultimate")
     assert isinstance(values, np.memmap)
@@ -165,8 +170,50 @@ def test_rows_can_be_mapped_from_the_file(tmp_path):
 
 
 def test_the_same_rows_make_the_same_shard(tmp_path):
-    assert write_shard(tmp_path, shard_of([0, 1])) == write_shard(tmp_path, shard_of([0, 1]))
-    assert write_shard(tmp_path, shard_of([1, 0])) != write_shard(tmp_path, shard_of([0, 1]))
+    first = write_shard(tmp_path, shard_of([0, 1]), RECIPE.key)
+    assert write_shard(tmp_path, shard_of([0, 1]), RECIPE.key) == first
+    assert write_shard(tmp_path, shard_of([1, 0]), RECIPE.key) != first
+    assert write_shard(tmp_path, shard_of([0, 1]), "another") != first
+
+
+def test_a_shard_of_another_recipe_is_refused(tmp_path):
+    name = write_shard(tmp_path, shard_of([0]), RECIPE.key)
+    with pytest.raises(StoreError, match="of another recipe"):
+        read_shard(tmp_path / name, "another")
+
+
+def test_an_index_of_another_version_is_refused_and_hides_no_other(tmp_path):
+    features = feature_set(tmp_path, [entry(0)], [shard_of([0])])
+    strange = tmp_path / "other" / "0123456789ab" / "features.h5"
+
+    def fill(file: h5py.File) -> None:
+        file.attrs["format"], file.attrs["format_version"] = "offshelf-features", 1
+        file.attrs["recipe"], file.attrs["key"] = '{"views": 2}', "0123456789ab"
+
+    files.publish(strange, files.sealed("index", files.hdf5_image(fill))[1])
+    with pytest.raises(StoreError, match="a recipe of another version"):
+        FeatureSet(strange)
+    listed = inventory(tmp_path)
+    assert [each["features"] for each in listed["feature_sets"]] == [features.name]
+    assert [each["features"] for each in listed["damaged"]] == ["other/0123456789ab"]
+
+
+def test_a_dataset_that_declares_more_than_its_file_holds_takes_no_memory(tmp_path):
+    def fill(file: h5py.File) -> None:
+        file.create_dataset("huge", shape=(10**12,), chunks=(1000,), dtype="u1")
+        file.create_dataset("late", shape=(10**12,), dtype="u1")
+
+    (tmp_path / "a.h5").write_bytes(files.hdf5_image(fill))
+    with open_hdf5(tmp_path / "a.h5") as file:
+        for name in ("huge", "late"):
+            with pytest.raises(StoreError, match="no way of ours"):
+                array(file, name)
+
+
+def test_weights_that_were_changed_are_found(tmp_path):
+    features = feature_set(tmp_path, [entry(0)], [shard_of([0])])
+    with pytest.raises(StoreError, match="weights are missing or damaged"):
+        features.check_weights()
 
 
 def test_features_are_found_by_name_prefix_and_path(tmp_path):
