@@ -164,11 +164,14 @@ class Recipe:
 
 
 def weights_digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of contiguous numpy arrays, in the order of names, in hex."""
+    """SHA-256 over the names, dtypes, shapes and bytes of contiguous numpy arrays, in the order of names, in hex.
+
+    Dtypes are called as PyTorch calls them.
+    """
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        total.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        total.update(f"{name} torch.{array.dtype} {tuple(array.shape)}\n".encode())
         total.update(array.reshape(-1).view("uint8").data)
     return total.hexdigest()
 

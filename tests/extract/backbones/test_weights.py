@@ -93,7 +93,7 @@ def test_counters_that_old_files_lack_are_zero():
 
 def test_the_digest_is_that_of_names_types_shapes_and_bytes():
     value = torch.tensor([1.0, 2.0])
-    expected = hashlib.sha256(b"a float32 (2,)\n" + value.numpy().tobytes()).hexdigest()
+    expected = hashlib.sha256(b"a torch.float32 (2,)\n" + value.numpy().tobytes()).hexdigest()
     assert digest({"a": value}) == expected
     assert digest({"b": value, "a": value}) == digest({"a": value, "b": value})
     others = [{"b": value}, {"a": value.double()}, {"a": value[None]}, {"a": value + 1}]
