@@ -5,20 +5,18 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import safetensors
 from safetensors.numpy import load, save
 
 from classify.calibrate import softmax
+from classify.folders import whole_folder
 from classify.scoring import SCORERS, SHAPES, Arrays, nearness, unit
 from extract.errors import BundleError, FitError
 from extract.spec import Recipe
@@ -26,7 +24,8 @@ from extract.spec import Recipe
 FORMAT, FORMAT_VERSION = "offshelf-bundle", 1
 FILES = ("head.safetensors", "recipe.json", "weights.safetensors")
 MAX_JSON_BYTES = 32 << 20
-MAX_HEAD_BYTES = 8 << 30
+MAX_BYTES = {"head.safetensors": 8 << 30, "recipe.json": MAX_JSON_BYTES}
+PRECISIONS, STORES = ("fp32", "bf16", "fp16"), ("float32", "float16")
 PARITY = 1e-6
 TIE = 1e-6
 PARITY_ROWS = 1000
@@ -57,6 +56,12 @@ class Bundle:
         return softmax(self.scores(X) / self.temperature)
 
     @property
+    def width(self) -> int:
+        """Columns of the features that the head takes."""
+        [width] = {self.arrays[name].shape[axes.index("D")] for name, axes in SHAPES[self.kind].items() if "D" in axes}
+        return width
+
+    @property
     def weights_path(self) -> Path:
         """The network's weights, beside the head."""
         if self.folder is None:
@@ -67,8 +72,8 @@ class Bundle:
 def write_bundle(folder: Path, bundle: Bundle, *, weights: Path, X: np.ndarray, expected: np.ndarray) -> None:
     """Write a bundle whole or not at all, once its numpy scores of X (n, D) are those `expected` (n, C) of sklearn."""
     _check_parity(bundle, X, expected)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "bundle.json").exists():
-        raise BundleError("not a bundle, and not empty", where=str(folder), remedy="Name another folder")
+    if folder.exists() and any(folder.iterdir()) and not holds_bundle(folder):
+        raise BundleError("not a bundle, or not only that", where=str(folder), remedy="Name another folder")
     with whole_folder(folder) as temporary:
         (temporary / "head.safetensors").write_bytes(
             save({k: np.array(v, order="C") for k, v in bundle.arrays.items()})
@@ -78,6 +83,12 @@ def write_bundle(folder: Path, bundle: Bundle, *, weights: Path, X: np.ndarray, 
         files = {name: _digest(temporary / name) for name in FILES}
         manifest = json.dumps(_manifest(bundle, files), indent=2, allow_nan=False)
         (temporary / "bundle.json").write_text(manifest, encoding="utf-8")
+
+
+def holds_bundle(folder: Path) -> bool:
+    """Tell whether a folder holds a bundle and nothing else, so that no one misses it when it is replaced."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
+    return "bundle.json" in names and names <= {"bundle.json", *FILES}
 
 
 def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -109,14 +120,14 @@ def _untied(arrays: Arrays, X: np.ndarray) -> np.ndarray:
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle, once its format, digests and key are what they should be; anything else is a BundleError."""
     said = _read_manifest(folder)
-    data = {name: _verified(folder / name, said["files"][name]) for name in ("head.safetensors", "recipe.json")}
+    data = {name: _verified(folder / name, said["files"][name]) for name in MAX_BYTES}
     if _digest(folder / "weights.safetensors") != said["files"]["weights.safetensors"]:
         raise _changed(folder / "weights.safetensors")
     try:
         recipe, arrays = Recipe.from_json(data["recipe.json"].decode()), load(data["head.safetensors"])
         bundle = Bundle(recipe=recipe, arrays=arrays, folder=folder, **{name: said[name] for name in MANIFEST_FIELDS})
         _check_bundle(bundle, said["features_key"])
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"not a bundle of ours: {error}", where=str(folder), remedy="Run fit again") from error
     return bundle
 
@@ -149,6 +160,8 @@ def _check_bundle(bundle: Bundle, key: str) -> None:
         raise ValueError(f"the recipe has no layer {bundle.layer!r}")
     if not all(isinstance(name, str) for name in bundle.classes) or not 0 < bundle.temperature < float("inf"):
         raise ValueError("classes or temperature are no names and no number")
+    if bundle.recipe.precision not in PRECISIONS or bundle.recipe.store not in STORES:
+        raise ValueError(f"the recipe computes {bundle.recipe.precision!r} and stores {bundle.recipe.store!r}")
     sizes = {"C": len(bundle.classes)}
     for name, axes in SHAPES[bundle.kind].items():
         array = bundle.arrays[name]
@@ -171,7 +184,7 @@ def _knn_indexes(arrays: Arrays, n_classes: int) -> bool:
 
 def _verified(path: Path, said: dict[str, Any]) -> bytes:
     try:
-        data = _read_capped(path, MAX_HEAD_BYTES)
+        data = _read_capped(path, MAX_BYTES[path.name])
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read: {error}", where=str(path), remedy="Run fit again") from error
     if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != said:
@@ -201,7 +214,11 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            said = f"cannot copy the weights ({error.strerror or error})"
+            raise BundleError(said, where=str(source), remedy="Make room, or extract again") from error
 
 
 def versions() -> dict[str, str]:
@@ -213,42 +230,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Fill a temporary folder beside `folder`; at the end it takes the name, at an error it goes."""
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.{what}") for what in ("new", "old"))
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _fsync(path)
-        _swap(temporary, folder, old)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Give `new` the name `folder`; what had it goes, and comes back where that fails."""
-    had = folder.exists()
-    if had:
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if had:
-            old.rename(folder)
-        raise
-    _fsync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

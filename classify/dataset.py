@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from classify.evaluate import group_codes
 from extract.errors import FitError, unknown
 from extract.spec import Status
 
@@ -52,7 +53,9 @@ def read_dataset(
     names = _names_of(features) if labels is None else read_labels(labels, features.ids)
     usable = np.flatnonzero(ok & (names != ""))
     _check_usable(features, ok, usable)
-    groups = _groups_of(features, usable) if group == "auto" else None
+    given = [features.groups[row] if group == "auto" else "" for row in usable]
+    contents = [features.sha256[row].tobytes() for row in usable]
+    groups = group_codes(given, contents)
     train, test, words = _split(
         np.asarray(features.splits, dtype=object)[usable], names[usable], groups, hold_out, seed
     )
@@ -61,7 +64,7 @@ def read_dataset(
     y = np.array([code[name] for name in names[usable]], dtype=np.int64)
     parts = [Part(usable[at], y[at], None if groups is None else groups[at]) for at in (train, test)]
     n_bad, n_unlabelled = int((~ok).sum()), int(ok.sum()) - len(usable)
-    said = _warnings(parts, labels_all, classes)
+    said = _unseen(parts[1], labels_all, len(classes)) + _leaks(train, test, given, contents)
     return Dataset(parts[0], parts[1], classes, labels_all, words, n_bad, n_unlabelled, said)
 
 
@@ -96,23 +99,13 @@ def _csv_rows(path: Path) -> list[tuple[int, str, str]]:
 def _two_cells(row: list[str], where: str) -> tuple[str, str]:
     if len(row) != 2:
         raise FitError(f"{len(row)} cells where two belong", where=where, remedy="Quote names that hold a comma")
-    return row[0], row[1]
+    return row[0], row[1].strip()
 
 
 def _names_of(features: "FeatureSet") -> np.ndarray:
     """Return the label of each row by name: (N,) str, '' where it has none."""
     labels = np.asarray(features.labels).tolist()
     return np.array([features.label_names[label] if label >= 0 else "" for label in labels], dtype=object)
-
-
-def _groups_of(features: "FeatureSet", usable: np.ndarray) -> np.ndarray | None:
-    """Number the groups: (n,) codes; an image without a group is one of its own. None where no image has one."""
-    given = [features.groups[row] for row in usable]
-    if not any(given):
-        return None
-    keys = [("g", group) if group else ("row", str(row)) for row, group in zip(usable, given, strict=True)]
-    number = {key: at for at, key in enumerate(dict.fromkeys(keys))}
-    return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def _check_usable(features: "FeatureSet", ok: np.ndarray, usable: np.ndarray) -> None:
@@ -139,7 +132,7 @@ def _split(
         words = f"tested on the {test.sum()} images of the split {given!r}, trained on the other {(~test).sum()}{rest}"
         return np.flatnonzero(~test), np.flatnonzero(test), words
     test = _hold_out_rows(names, hold_out, seed) if groups is None else _hold_out_groups(names, groups, hold_out, seed)
-    how = "class by class" if groups is None else "group by group"
+    how = "class by class" if groups is None else "group by group, equal images being one,"
     words = (
         f"no split is given: {test.sum()} images held out {how} by seed {seed}, trained on the other {(~test).sum()}"
     )
@@ -181,14 +174,22 @@ def _check_classes(where: str, train: np.ndarray, test: np.ndarray) -> tuple[lis
     return classes, classes + sorted(set(test) - set(classes))
 
 
-def _warnings(parts: list[Part], labels: list[str], classes: list[str]) -> list[str]:
-    train, test = parts
-    said = []
-    for code in range(len(classes), len(labels)):
-        n = int((test.y == code).sum())
-        said.append(f"{n} test images of {labels[code]!r}, which no training image has: each counts as an error")
-    if train.groups is not None and test.groups is not None and (both := set(train.groups) & set(test.groups)):
+def _unseen(test: Part, labels: list[str], n_classes: int) -> list[str]:
+    """Say which labels only the test part has."""
+    counts = np.bincount(test.y, minlength=len(labels))
+    return [
+        f"{counts[code]} test images of {labels[code]!r}, which no training image has: each counts as an error"
+        for code in range(n_classes, len(labels))
+    ]
+
+
+def _leaks(train: np.ndarray, test: np.ndarray, groups: list[str], contents: list[bytes]) -> list[str]:
+    """Say which groups, and how many images themselves, a given split put into both parts."""
+    seen, said = {contents[at] for at in train}, []
+    if both := {groups[at] for at in train} & {groups[at] for at in test} - {""}:
         said.append(f"{len(both)} groups have images in the training and in the test part: the test is too easy")
+    if n := sum(contents[at] in seen for at in test):
+        said.append(f"{n} test images are also training images, byte for byte: the test is too easy")
     return said
 
 
@@ -210,7 +211,9 @@ def _fold_count(part: Part, asked: int) -> int:
     if part.groups is None:
         return max(2, min(asked, int(np.bincount(part.y).min())))
     if len(set(part.groups)) < 2:
-        raise FitError("all training images are of one group", remedy="Groups stay whole: give more, or --group none")
+        raise FitError(
+            "all training images are of one group, or equal", remedy="Groups stay whole: give more, or --group none"
+        )
     per_class = [len(set(part.groups[part.y == code])) for code in set(part.y)]
     return max(2, min(asked, *(n for n in per_class if n >= 2), len(set(part.groups))))
 

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from classify.fit import FitSpec, fit
+from extract.errors import StoreError
 from extract.progress import Progress
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec
@@ -43,10 +44,20 @@ def write_digits(folder: Path) -> None:
     The last fifth is the test split, as in scikit-learn's own example, not a random one: neighbours in the file were
     written by the same hand.
     """
+    try:
+        _write_digits(folder)
+    except OSError as error:
+        said = f"cannot write the images ({error.strerror or error})"
+        raise StoreError(said, where=str(folder), remedy="Make room or take another --cache") from error
+
+
+def _write_digits(folder: Path) -> None:
     digits: Any = load_digits()
     first_test = round(len(digits.target) * (1 - TEST_SHARE))
     for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / ("train" if number < first_test else "test") / str(digit) / f"{number:04}.png"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(path)
+            temporary = path.with_name(f".{path.name}.tmp")
+            Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(temporary, format="PNG")
+            temporary.replace(path)

@@ -1,11 +1,13 @@
 """How good: each metric with its 95 % interval, the confusion matrix, the classes one by one, the calibration error."""
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 """What a search may maximise."""
@@ -25,6 +27,26 @@ class Resamples:
     unit: np.ndarray
     counts: np.ndarray
     grouped: bool
+
+
+def group_codes(groups: Sequence[str], contents: Sequence[bytes]) -> np.ndarray | None:
+    """Number what belongs together: images of one group ("" for none), and images of equal content, in chains.
+
+    `contents` are digests; one of zeros stands for bytes that are not known. (n,), (n,) -> (n,) int64, or None where
+    every image stands alone.
+    """
+    by_group = _numbered([group or at for at, group in enumerate(groups)])
+    by_content = _numbered([content if any(content) else at for at, content in enumerate(contents)])
+    n = len(by_group)
+    if not any(groups) and len(set(by_content)) == n:
+        return None
+    edges = csr_array((np.ones(n, dtype=np.int8), (by_group, by_content + n)), shape=(2 * n, 2 * n))
+    return connected_components(edges, directed=False)[1][by_group].astype(np.int64)
+
+
+def _numbered(keys: Sequence[Hashable]) -> np.ndarray:
+    number = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+    return np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def draw_resamples(n: int, groups: np.ndarray | None, seed: int) -> Resamples:

@@ -1,7 +1,5 @@
 """Features -> a classifier with its evidence: the story of `fit`."""
 
-import csv
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -10,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import Bundle, versions, whole_folder, write_bundle
+from classify.bundle import Bundle, versions, write_bundle
 from classify.calibrate import at_bound, fit_temperature, losses, nll, softmax
 from classify.dataset import Dataset, Part, make_folds, read_dataset
 from classify.evaluate import METRICS, confusion, draw_resamples, ece, evaluate, per_class
+from classify.folders import whole_folder
 from classify.heads import HEADS
-from classify.report import render
+from classify.runs import PREDICTION_FIELDS, check_replaceable, run_folder, write_evidence
 from classify.search import Search, Trial, fit_noted, quiet_fits
 from extract.errors import FitError, OptionError, unknown
 from extract.progress import Progress
@@ -24,7 +23,8 @@ from extract.store.reader import FeatureSet, open_features
 
 STRATEGIES = ("linear",)
 GROUPS = ("auto", "none")
-PREDICTION_FIELDS: tuple[str, ...] = ("id", "split", "label", "predicted", "probability")
+MAX_SEED = 2**32 - 1
+"""The largest that scikit-learn takes."""
 log = logging.getLogger(__name__)
 
 
@@ -51,9 +51,11 @@ class FitSpec:
         for kind, known in tables.items():
             if getattr(self, kind) not in known:
                 unknown(kind, getattr(self, kind), known, OptionError)
-        if self.cv < 2 or self.jobs < 1 or self.seed < 0 or not 0 < self.hold_out <= 0.5:
-            said = f"cv={self.cv}, jobs={self.jobs}, seed={self.seed}, hold_out={self.hold_out}"
-            raise OptionError(said, remedy="Take 2 folds, 1 job and seed 0 or more, and hold out at most half (0.5)")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise OptionError(f"seed={self.seed}", remedy=f"Take 0 to {MAX_SEED}")
+        if self.cv < 2 or self.jobs < 1 or not 0 < self.hold_out <= 0.5:
+            said = f"cv={self.cv}, jobs={self.jobs}, hold_out={self.hold_out}"
+            raise OptionError(said, remedy="Take 2 folds and 1 job or more, and hold out at most half (0.5)")
 
 
 @dataclass(frozen=True)
@@ -72,41 +74,22 @@ def fit(spec: FitSpec, *, progress: Progress | None = None) -> dict[str, Any]:
     """Search, calibrate, refit, test and write a run; return the content of its metrics.json."""
     started = time.perf_counter()
     features = open_features(spec.features, spec.cache)
-    folder = run_folder(spec, features)
+    features.check_weights()
+    folder = run_folder(spec.out, features)
     data = read_dataset(features, labels=spec.labels, group=spec.group, hold_out=spec.hold_out, seed=spec.seed)
     found = search(spec, features, data, progress)
     bundle, X, expected = refit(spec, features, data, found)
     scores = bundle.scores(features.read(bundle.layer, data.test.rows))
     metrics = describe(spec, features, data, found) | measure(spec, data, found, scores)
     metrics |= {"run": str(folder), "seconds": round(time.perf_counter() - started, 3)}
-    with whole_folder(folder) as temporary:
+    metrics["warnings"] += harder(metrics)
+    check_replaceable(folder)
+    with whole_folder(folder, FitError) as temporary:
         write_bundle(temporary / "bundle", bundle, weights=features.weights_path, X=X, expected=expected)
         write_evidence(temporary, metrics, predicted_rows(features, data, softmax(scores / bundle.temperature)))
     for text in metrics["warnings"]:
         log.warning("%s", text)
     return metrics
-
-
-def run_folder(spec: FitSpec, features: FeatureSet) -> Path:
-    """Choose where the run goes: a new or empty folder, or a run of ours, which it replaces."""
-    folder = spec.out or Path("runs") / features.name.split("/")[0]
-    before = _features_of_run(folder)
-    if folder.exists() and not (folder.is_dir() and (before or not any(folder.iterdir()))):
-        raise FitError("exists and is not a run of ours", where=str(folder), remedy="Name another with --out DIR")
-    if before and before != features.recipe.key:
-        log.warning(
-            "%s held a run on other features (key %s); it is replaced. --out DIR keeps both", folder, before[:12]
-        )
-    return folder
-
-
-def _features_of_run(folder: Path) -> str | None:
-    """Return the features key of the run in a folder; None where there is no run of ours."""
-    try:
-        # Other tools write a metrics.json too; what they left beside it is not ours to replace.
-        return str(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["features_key"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
 
 
 def search(spec: FitSpec, features: FeatureSet, data: Dataset, progress: Progress | None) -> Found:
@@ -226,6 +209,17 @@ def _measures(spec: FitSpec, part: Part, scores: np.ndarray, temperature: float)
     return evaluate(part.y, scores.argmax(axis=1), resamples, losses(softmax(scores / temperature), part.y))
 
 
+def harder(metrics: dict[str, Any]) -> list[str]:
+    """Say so where the test is worse than cross-validation led to expect, beyond both intervals."""
+    cv, test = metrics["cv"]["accuracy"], metrics["test"]["accuracy"]
+    if test["high"] >= cv["low"]:
+        return []
+    found = f"{test['value']:.1%} right, and {cv['value']:.1%} in cross-validation"
+    return [
+        f"the test images are harder than the training ones ({found}): are they of another origin, or are there groups?"
+    ]
+
+
 def _calibration(scores: np.ndarray, y: np.ndarray, temperature: float) -> dict[str, float]:
     before, after = softmax(scores), softmax(scores / temperature)
     return {
@@ -250,14 +244,3 @@ def predicted_rows(features: FeatureSet, data: Dataset, probabilities: np.ndarra
         )
         rows.append(dict(zip(PREDICTION_FIELDS, said, strict=True)))
     return rows
-
-
-def write_evidence(folder: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
-    """Write metrics.json, predictions.csv and report.html. Names that are no UTF-8 keep their bytes in the CSV."""
-    text = json.dumps(metrics, indent=2, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, PREDICTION_FIELDS)
-        writer.writeheader()
-        writer.writerows(predictions)
-    (folder / "report.html").write_text(render(metrics, predictions), encoding="utf-8")

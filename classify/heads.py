@@ -14,7 +14,6 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from classify.scoring import COSINE_TEMPERATURE, SCORERS, VOTE_FLOOR
-from extract.errors import FitError, unknown
 
 MAX_ITER = 2000
 DECADE = 10.0
@@ -75,11 +74,6 @@ class Head:
         """Return what `scoring.SCORERS[kind]` needs to score without sklearn."""
         arrays = ARRAYS[self.kind](pipeline)
         return {name: each * self.scale if name in ("coef", "intercept") else each for name, each in arrays.items()}
-
-
-def head_named(name: str) -> Head:
-    """Look a head up; an unknown name is a FitError with the nearest."""
-    return HEADS[name] if name in HEADS else unknown("head", name, HEADS, FitError)
 
 
 def converged(pipeline: Pipeline) -> bool:

@@ -14,7 +14,6 @@ STYLE = """
 .offshelf-plot .bar{stroke:#2f6fb3;stroke-width:3}.offshelf-plot .dot{fill:#2f6fb3}
 .offshelf-plot .best .bar{stroke:#c2571a}.offshelf-plot .best .dot{fill:#c2571a}
 .offshelf-plot .best text{font-weight:600}
-.offshelf-plot .base{stroke:currentColor;opacity:.6;stroke-dasharray:4 4}
 @media(prefers-color-scheme:dark){.offshelf-plot{color:#e4e9f0}
 .offshelf-plot .bar{stroke:#7ab0ea}.offshelf-plot .dot{fill:#7ab0ea}
 .offshelf-plot .best .bar{stroke:#f09a62}.offshelf-plot .best .dot{fill:#f09a62}}
@@ -38,13 +37,11 @@ def printable(text: str) -> str:
     return escape("".join(c if c.isprintable() else " " for c in whole), quote=True)
 
 
-def dot_plot(points: Sequence[Point], title: str, *, baseline: float | None = None, baseline_name: str = "") -> str:
+def dot_plot(points: Sequence[Point], title: str) -> str:
     """Draw each point with its interval on one scale, in the order given: -> an SVG document."""
-    low, high = _range(points, baseline)
+    low, high = _range(points)
     height = TOP + ROW * len(points) + BOTTOM
     parts = [_axis(low, high, height)]
-    if baseline is not None:
-        parts.append(_baseline(_x(baseline, low, high), height, baseline_name))
     parts += [_row(point, TOP + ROW * at + ROW // 2, low, high) for at, point in enumerate(points)]
     label = printable(title)
     return (
@@ -54,9 +51,9 @@ def dot_plot(points: Sequence[Point], title: str, *, baseline: float | None = No
     )
 
 
-def _range(points: Sequence[Point], baseline: float | None) -> tuple[float, float]:
+def _range(points: Sequence[Point]) -> tuple[float, float]:
     """Choose the scale: whole tenths around all that is drawn, never empty."""
-    shown = [edge for point in points for edge in (point.low, point.high)] + ([] if baseline is None else [baseline])
+    shown = [edge for point in points for edge in (point.low, point.high)]
     low = max(0.0, math.floor(min(shown, default=0.0) * 10 - 1e-9) / 10)
     high = min(1.0, math.ceil(max(shown, default=1.0) * 10 + 1e-9) / 10)
     return (low, high) if high > low else (max(0.0, high - 0.1), max(0.1, high))
@@ -74,14 +71,6 @@ def _axis(low: float, high: float, height: int) -> str:
         f'<line class="grid" x1="{(x := _x(tick, low, high))}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM}"/>'
         f'<text x="{x}" y="{height - BOTTOM + 16}" text-anchor="middle">{tick * 100:.0f} %</text>'
         for tick in ticks
-    )
-
-
-def _baseline(x: float, height: int, name: str) -> str:
-    anchor = "start" if x < WIDTH / 2 else "end"
-    return (
-        f'<line class="base" x1="{x}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM + 20}"/>'
-        f'<text x="{x}" y="{height - 8}" text-anchor="{anchor}">{printable(name)}</text>'
     )
 
 

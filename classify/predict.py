@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from classify.bundle import Bundle, read_bundle
 from classify.calibrate import losses
-from classify.evaluate import confusion, draw_resamples, evaluate, per_class
+from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
 from extract.errors import BundleError, FitError
 from extract.forward import Extractor, rebuild_extractor
 from extract.loader import Loaded, load_batches
@@ -20,6 +20,9 @@ from extract.spec import Failure, Record, Status, available_cores
 
 LISTS = (".csv", ".parquet", ".tar")
 """Endings of what lists images instead of being one."""
+
+IMPOSSIBLE = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+"""What torch and the cut raise at a recipe that was written by hand."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,16 @@ def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) 
 
 def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     bundle = read_bundle(bundle_folder(spec.run))
-    return bundle, rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+    where, remedy = str(bundle.folder), "Run fit again"
+    try:
+        extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+    except IMPOSSIBLE as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
+    if (width := extractor.dims[bundle.layer]) != bundle.width:
+        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {width}"
+        raise BundleError(said, where=where, remedy=remedy)
+    return bundle, extractor
 
 
 def _probabilities(
@@ -82,9 +94,18 @@ def _probabilities(
         good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
         if good:
             pixels = extractor.send([batch[i].outcome for i in good])  # pyright: ignore[reportArgumentType] no failures
-            shares[good] = bundle.probabilities(extractor(pixels)[bundle.layer].astype(np.float64))
+            rows = extractor(pixels)[bundle.layer].astype(np.float64)
+            finite = np.isfinite(rows).all(axis=1)
+            shares[np.array(good)[finite]] = bundle.probabilities(rows[finite])
+            batch = _without(batch, np.array(good)[~finite], extractor.recipe.store)
         yield records[done : done + len(batch)], (batch, shares)
         done += len(batch)
+
+
+def _without(batch: list[Loaded], bad: np.ndarray, store: str) -> list[Loaded]:
+    """Mark the images whose features are no numbers, in the words of `extract`."""
+    failure = Failure(Status.NOT_FINITE, f"features beyond the range of {store}")
+    return [replace(item, outcome=failure) if i in bad else item for i, item in enumerate(batch)]
 
 
 def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
@@ -116,11 +137,12 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
     progress.start("evaluate", len(records))
-    shares = []
-    for batch, (_, probabilities) in _probabilities(spec, bundle, extractor, records):
+    shares, contents = [], []
+    for batch, (items, probabilities) in _probabilities(spec, bundle, extractor, records):
         shares.append(probabilities)
+        contents += [item.digest for item in items]
         progress.advance(len(batch))
-    return _measured(bundle, records, np.concatenate(shares))
+    return _measured(bundle, records, contents, np.concatenate(shares))
 
 
 def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
@@ -129,15 +151,16 @@ def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
     return tuple(record for record in records if wanted is None or record.split == wanted)
 
 
-def _measured(bundle: Bundle, records: tuple[Record, ...], shares: np.ndarray) -> dict[str, Any]:
+def _measured(bundle: Bundle, records: tuple[Record, ...], contents: list[bytes], shares: np.ndarray) -> dict[str, Any]:
     good = np.asarray(np.isfinite(shares).all(axis=1))
-    labels = [str(record.label) for record, fine in zip(records, good, strict=True) if fine]
+    at = np.flatnonzero(good).tolist()
+    labels = [str(records[i].label) for i in at]
     if not labels:
         raise FitError("not one image could be read", remedy="See the reasons with: pipeline.py predict")
     names = [*bundle.classes, *sorted(set(labels) - set(bundle.classes))]
     y, predicted = np.array([names.index(label) for label in labels]), shares[good].argmax(1)
-    groups = [record.group for record, fine in zip(records, good, strict=True) if fine]
-    resamples = draw_resamples(len(y), np.array(groups) if all(groups) else None, seed=0)
+    groups = group_codes([records[i].group or "" for i in at], [contents[i] for i in at])
+    resamples = draw_resamples(len(y), groups, seed=0)
     matrix = confusion(y, predicted, names, len(bundle.classes))
     return {
         "metrics": evaluate(y, predicted, resamples, losses(shares[good], y)),

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_features import blobs, tiny_recipe
 
-from classify.bundle import Bundle, read_bundle, whole_folder, write_bundle
+from classify.bundle import Bundle, read_bundle, write_bundle
 from classify.heads import HEADS
 from extract.errors import BundleError, FitError
 
@@ -142,15 +142,28 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     assert (tmp_path / "bundle" / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_that_fails_halfway_leaves_what_was_there(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").write_text("old")
+def test_a_folder_with_more_than_a_bundle_is_not_replaced(tmp_path):
+    folder = written(tmp_path, *fitted("logistic"))
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="not only that"):
+        written(tmp_path, *fitted("ridge"))
+    assert (folder / "notes.txt").read_text() == "mine"
 
-    def fail() -> None:
-        with whole_folder(tmp_path / "run") as temporary:
-            (temporary / "new").write_text("new")
-            raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
-        fail()
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["run", "run/old"]
+def test_weights_that_cannot_be_copied_are_named(tmp_path):
+    bundle, X, expected = fitted("logistic")
+    with pytest.raises(BundleError, match=r"gone\.safetensors: cannot copy the weights"):
+        write_bundle(tmp_path / "bundle", bundle, weights=tmp_path / "gone.safetensors", X=X, expected=expected)
+
+
+@pytest.mark.parametrize("change", [{"precision": "fp8"}, {"store": "object"}])
+def test_a_recipe_of_unknown_numbers_is_refused(tmp_path, change):
+    bundle, X, expected = fitted("logistic")
+    folder = written(tmp_path, replace(bundle, recipe=replace(RECIPE, **change)), X, expected)
+    with pytest.raises(BundleError, match="the recipe computes"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_width_of_a_head_is_that_of_its_features(name):
+    assert fitted(name)[0].width == 7

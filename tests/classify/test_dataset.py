@@ -85,6 +85,24 @@ def test_groups_on_both_sides_of_a_given_split_are_told(make_features):
     assert "10 groups" in read_dataset(features).warnings[0]
 
 
+def test_equal_images_never_cross_the_hold_out_nor_the_folds(make_features):
+    features = make_features(np.arange(120) % 2, ["a", "b"])
+    features.sha256[60:] = features.sha256[:60]
+    for group in ("auto", "none"):
+        data = read_dataset(features, group=group)
+        assert not set(data.train.rows % 60) & set(data.test.rows % 60)
+        assert not data.warnings
+        for train, test in make_folds(data.train, 5, 0)[0]:
+            assert not set(data.train.rows[train] % 60) & set(data.train.rows[test] % 60)
+
+
+def test_test_images_that_were_trained_on_are_counted(make_features):
+    features = make_features(np.arange(40) % 2, ["a", "b"], splits=["train"] * 20 + ["test"] * 20)
+    features.sha256[30:37] = features.sha256[3]
+    said = read_dataset(features).warnings
+    assert said == ["7 test images are also training images, byte for byte: the test is too easy"]
+
+
 def test_folds_are_no_more_than_the_smallest_class_has_images():
     y = np.repeat([0, 1], [30, 3])
     folds, said = make_folds(Part(np.arange(33), y, None), 5, 0)
@@ -138,6 +156,13 @@ def test_a_label_file_replaces_the_labels(make_features, tmp_path):
     assert data.classes == ["x", "y"]
     assert data.n_unlabelled == 1
     assert 39 in [*data.train.rows, *data.test.rows]
+
+
+def test_blanks_around_a_label_do_not_count(make_features, tmp_path):
+    text = "path,label\n" + "".join(f"{row:04d}.png,{' x' if row % 3 else 'y '}\n" for row in range(20))
+    text += "0000.png,y\n"
+    data = read_dataset(make_features(np.zeros(20, dtype=int), ["old"]), labels=write(tmp_path / "l.csv", text))
+    assert data.classes == ["x", "y"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from classify.evaluate import confusion, draw_resamples, ece, evaluate, per_class, wilson
+from classify.evaluate import confusion, draw_resamples, ece, evaluate, group_codes, per_class, wilson
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,18 @@ def test_ece_of_a_forecaster_that_is_right_half_as_often_as_it_says():
     probabilities = np.tile([0.8, 0.2], (300, 1))
     y = (np.arange(300) % 5 >= 2).astype(int)  # right in 40 % of every bin
     assert ece(probabilities, y) == pytest.approx(0.4)
+
+
+def test_groups_and_equal_contents_make_chains():
+    contents = [bytes([at + 1]) for at in (0, 1, 1, 2, 3, 3, 4)]
+    codes = group_codes(["g", "g", "", "h", "", "", ""], contents)
+    assert codes is not None
+    same = codes[:, None] == codes
+    expected = [[0, 1, 2], [0, 1, 2], [0, 1, 2], [3], [4, 5], [4, 5], [6]]
+    assert [np.flatnonzero(row).tolist() for row in same] == expected
+
+
+def test_images_that_all_stand_alone_have_no_groups():
+    assert group_codes(["", ""], [b"1", b"2"]) is None
+    assert group_codes(["", ""], [bytes(32), bytes(32)]) is None
+    assert group_codes([], []) is None

@@ -11,7 +11,7 @@ from tiny_features import blobs
 import classify.fit as module
 from classify.bundle import read_bundle
 from classify.fit import FitSpec, fit
-from extract.errors import FitError, OptionError
+from extract.errors import FitError, OptionError, StoreError
 
 WORDS = """strategy layers head params classes n_train n_test cv test confusion per_class calibration search advice
 seconds versions features_key split warnings n_bad n_unlabelled seed features run per_layer"""
@@ -106,13 +106,75 @@ def test_bad_rows_unseen_labels_and_few_folds_are_all_told(make_features, run):
 def test_a_run_of_ours_is_replaced_and_anything_else_is_not(make_features, run, tmp_path):
     features = make_features(np.arange(40) % 2, ["a", "b"])
     run(features)
-    (tmp_path / "run" / "stale").write_text("of the last run")
+    (tmp_path / "run" / "report.html").write_text("of the last run")
     run(features)
-    assert not (tmp_path / "run" / "stale").exists()
+    assert (tmp_path / "run" / "report.html").read_text() != "of the last run"
     (tmp_path / "run" / "metrics.json").write_text('{"loss": 1}')
     with pytest.raises(FitError, match="--out"):
         run(features)
     assert (tmp_path / "run" / "bundle").exists()
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "photos/metrics.json", "bundle/notes.txt"])
+def test_a_run_with_something_else_in_it_is_not_replaced(make_features, run, tmp_path, place):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    run(features)
+    mine = tmp_path / "run" / place
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(FitError, match=r"holds more than .*--out DIR"):
+        run(features)
+    assert mine.read_text() == "mine"
+
+
+def test_what_came_into_the_folder_during_the_search_stays(make_features, run, tmp_path, monkeypatch):
+    def slow(*args, search=module.search):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "mine").write_text("mine")
+        return search(*args)
+
+    monkeypatch.setattr(module, "search", slow)
+    with pytest.raises(FitError, match="not a run of ours"):
+        run(make_features(np.arange(40) % 2, ["a", "b"]))
+    assert (tmp_path / "run" / "mine").exists()
+
+
+def test_where_nothing_can_be_written_is_told_before_the_search(make_features, run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(module, "search", None)
+    for out in (tmp_path / "file" / "run", tmp_path / "file", tmp_path / ("long" * 63)):
+        with pytest.raises(FitError, match="write"):
+            run(make_features(np.arange(40) % 2, ["a", "b"]), out=out)
+
+
+def test_weights_are_checked_before_the_search(make_features, run, monkeypatch):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    features.weights_path.unlink()
+    monkeypatch.setattr(module, "search", None)
+    with pytest.raises(StoreError, match="weights"):
+        run(features)
+
+
+def test_noise_that_was_saved_twice_stays_noise(make_features, run):
+    rng = np.random.default_rng(0)
+    labels, X = rng.integers(0, 2, 120), rng.random((120, 40)).astype(np.float32)
+    features = make_features(np.tile(labels, 2), ["a", "b"], X={"x": np.tile(X, (2, 1))})
+    features.sha256[120:] = features.sha256[:120]
+    found = run(features, head="knn")
+    assert found["test"]["accuracy"]["low"] < 0.5
+    assert found["cv"]["accuracy"]["low"] < 0.5
+
+
+def test_a_harder_test_is_told(make_features, run):
+    labels = np.arange(120) % 2
+    X = blobs(labels, 4)
+    X[80:] = X[80:][np.random.default_rng(0).permutation(40)]
+    known = {"splits": ["train"] * 80 + ["test"] * 40, "X": {"x": X}}
+    said = run(make_features(labels, ["a", "b"], **known))["warnings"]
+    assert any("the test images are harder than the training ones" in text for text in said)
+    known["X"]["x"][80:] = X[:40]
+    said = run(make_features(labels, ["a", "b"], **known))["warnings"]
+    assert not any("harder" in text for text in said)
 
 
 def test_a_fit_that_fails_leaves_the_last_run(make_features, run, tmp_path, monkeypatch):
@@ -123,7 +185,7 @@ def test_a_fit_that_fails_leaves_the_last_run(make_features, run, tmp_path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(module, "write_evidence", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FitError, match=r"disk full.*Make room"):
         run(features)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -144,7 +206,16 @@ def test_features_that_are_no_numbers_stop_the_fit(make_features, run):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"head": "logistics"}, {"metric": "f1"}, {"strategy": "full"}, {"group": "x"}, {"cv": 1}, {"hold_out": 0.0}],
+    [
+        {"head": "logistics"},
+        {"metric": "f1"},
+        {"strategy": "full"},
+        {"group": "x"},
+        {"cv": 1},
+        {"hold_out": 0.0},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(wrong):
     with pytest.raises(OptionError):

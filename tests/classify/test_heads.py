@@ -3,10 +3,9 @@ import pytest
 from tiny_features import blobs
 
 from classify.calibrate import fit_temperature, softmax
-from classify.heads import HEADS, converged, head_named, pad
+from classify.heads import HEADS, converged, pad
 from classify.scoring import SCORERS
 from classify.search import fit_noted, quiet_fits
-from extract.errors import FitError
 
 
 def fitted(name: str, n_classes: int = 3):
@@ -74,11 +73,6 @@ def test_a_solver_that_runs_out_of_iterations_says_so():
         pipeline, fine = fit_noted(pipeline, blobs(y, 5, distance=0.5), y)
     assert not fine
     assert not converged(pipeline)
-
-
-def test_an_unknown_head_names_the_nearest():
-    with pytest.raises(FitError, match="logistic"):
-        head_named("logistics")
 
 
 @pytest.mark.parametrize("name", HEADS)

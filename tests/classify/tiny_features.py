@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.errors import StoreError
 from extract.spec import Preprocessing, Recipe, Tap
 
 PREPROCESSING = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -32,9 +33,14 @@ class FakeFeatures:
         self.splits, self.groups = self.splits or [""] * n, self.groups or [""] * n
         self.ids = self.ids or [f"{row:04d}.png" for row in range(n)]
         self.status, self.errors = np.zeros(n, dtype=np.uint8), [""] * n
+        self.sha256 = np.random.default_rng(0).integers(0, 256, (n, 32), dtype=np.uint8)
         self.layers = list(self.X)
         self.recipe = tiny_recipe(self.layers)
         self.path = self.weights_path.with_name("features.h5")
+
+    def check_weights(self) -> None:
+        if not self.weights_path.is_file():
+            raise StoreError("the weights are missing or damaged")
 
     def read(self, layer: str, rows: np.ndarray | None = None) -> np.ndarray:
         return self.X[layer] if rows is None else self.X[layer][rows]

@@ -1,0 +1,43 @@
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from classify.folders import check_writable, whole_folder
+from extract.errors import BundleError, FitError
+
+
+def fill(folder: Path, error: OSError) -> None:
+    with whole_folder(folder) as temporary:
+        (temporary / "new").write_text("new")
+        raise error
+
+
+def test_a_folder_that_fails_halfway_leaves_what_was_there(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").write_text("old")
+    with pytest.raises(BundleError, match=r"run: cannot write \(No space left on device\)"):
+        fill(tmp_path / "run", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["run", "run/old"]
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FitError, match="cannot write"):
+        check_writable(tmp_path / "file" / "run", FitError)
+    with pytest.raises(FitError, match="cannot write"), whole_folder(tmp_path / "file" / "run", FitError):
+        pass
+
+
+def test_the_check_leaves_nothing_but_the_parents(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "run", FitError)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
+
+
+def test_folders_are_synced_only_where_they_can_be_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr("classify.folders.os", SimpleNamespace(name="nt"))
+    with whole_folder(tmp_path / "run") as temporary:
+        (temporary / "new").write_text("new")
+    assert (tmp_path / "run" / "new").exists()
