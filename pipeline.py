@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -83,6 +82,14 @@ root_option = click.option(
     "--root", type=FOLDER, help="Folder that the paths of a manifest start from, or where torchvision keeps a data set."
 )
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+class LogLines(logging.Handler):
+    """Shows what the library logs as lines on stderr, one for each message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        click.echo(f"{record.levelname.capitalize()}: {record.getMessage()}", err=True)
 
 
 class BatchSize(click.IntRange):
@@ -179,8 +186,7 @@ def main(verbose: bool) -> None:
       python pipeline.py fit photos
       python pipeline.py predict photos new/*.jpg
     """
-    handler = RichHandler(console=err, show_time=False, show_path=False)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[LogLines()])
 
 
 @main.command()
