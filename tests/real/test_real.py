@@ -17,6 +17,7 @@ from benchmarks.real import NETWORKS, SETS, TOLERANCE, data_folder, first_of_eac
 from classify.dataset import make_folds, read_dataset
 from classify.fit import FitSpec, fit
 from classify.predict import PredictSpec, predict
+from extract.progress import Silent
 from extract.run import extract
 from extract.sources import open_source
 from extract.spec import BackboneSpec, ExtractSpec
@@ -127,7 +128,7 @@ def test_a_second_extract_computes_nothing(ants: SimpleNamespace) -> None:
 def test_predict_answers_as_the_fit_did(ants: SimpleNamespace) -> None:
     photos = tuple(record for record in open_source(ants.spec.data).records if record.split == "val")
 
-    answers = {each["id"]: each for each in predict(PredictSpec(str(ants.run), device="cpu"), photos, lambda n: None)}
+    answers = {each["id"]: each for each in predict(PredictSpec(str(ants.run), device="cpu"), photos, Silent())}
 
     written = {row["id"]: row for row in rows_in(ants.run / "predictions.csv")}
     assert answers.keys() == written.keys()
