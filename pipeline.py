@@ -54,16 +54,23 @@ class Commands(click.Group):
                 OffshelfError("out of memory", remedy="Take a smaller --batch-size, fewer --workers, fewer taps"), ctx
             )
         except KeyboardInterrupt:
-            click.echo("Interrupted. What is written is kept; run the same command again to go on.", err=True)
-            sys.exit(INTERRUPTED)
+            _fail(
+                Interrupted("interrupted", remedy="Finished shards are kept; run the same command again"),
+                ctx,
+                INTERRUPTED,
+            )
 
 
-def _fail(error: OffshelfError, ctx: click.Context) -> NoReturn:
+class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
+    """The user has stopped the command."""
+
+
+def _fail(error: OffshelfError, ctx: click.Context, code: int = 1) -> NoReturn:
     if ctx.meta.get(JSON):
         click.echo(json.dumps({"error": error.as_dict()}))
     else:
         click.echo(f"Error: {error}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -299,9 +306,10 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 
 def _echo_extract(done: dict[str, Any]) -> None:
     speed = f", {done['images_per_s']:.0f} images/s" if done["images_per_s"] else ""
+    equal = f"{done['duplicates']} duplicates, " if done["duplicates"] else ""
     click.echo(
         f"{done['features']}: {done['rows']} rows, {done['computed']} computed, {done['reused']} reused, "
-        f"{done['dropped']} dropped, {done['bad']} bad{speed}"
+        f"{equal}{done['dropped']} dropped, {done['bad']} bad{speed}"
     )
     for row in done["bad_rows"]:
         click.echo(f"  bad: {row['id']}: {row['status']} ({row['reason']})", err=True)
@@ -354,10 +362,15 @@ def _echo_fit(metrics: dict[str, Any]) -> None:
             for row in metrics["per_layer"]
         ],
     )
-    settings = ", ".join(f"{name}={value:g}" for name, value in metrics["params"].items())
-    click.echo(f"\nChosen: {metrics['head']} ({settings}) on {chosen}; {metrics['n_train']} training images.")
+    settings = [f"{name} = {_short(value)}" for name, value in metrics["params"].items()]
+    head = f"{metrics['head']} ({', '.join(settings)})" if settings else metrics["head"]
+    click.echo(f"\nChosen: {head} on {chosen}; {metrics['n_train']} training images.")
     click.echo(f"Test accuracy: {_percent(metrics['test']['accuracy']).strip()} on {metrics['n_test']} images.")
     click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 @main.command()
@@ -500,7 +513,10 @@ def cache_ls(cache: Path, as_json: bool) -> None:
         return
     columns = ["features", "model", "layers", "rows", "bad", "bytes", "created"]
     rows = [[", ".join(each[c]) if c == "layers" else each[c] for c in columns] for each in found["feature_sets"]]
-    _print_table(columns, rows)
+    if rows:
+        _print_table(columns, rows)
+    else:
+        click.echo(f"No feature sets in {cache}.", err=True)
     for each in found["damaged"]:
         click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
 
@@ -535,10 +551,11 @@ def doctor(cache: Path, as_json: bool) -> None:
     found = examine(cache)
     if as_json:
         _print_json(found)
-        return
-    _print_table(["what", "found"], found["checks"].items())
-    if found["problems"]:
-        raise OptionError("; ".join(found["problems"]), where="doctor")
+    else:
+        _print_table(["what", "found"], found["checks"].items())
+        for problem in found["problems"]:
+            click.echo(f"Problem: {problem}", err=True)
+    sys.exit(1 if found["problems"] else 0)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def make_folds(part: Part, n_folds: int, seed: int) -> tuple[Folds, list[str]]:
     """Split the training part for cross-validation, classes in proportion, groups whole: -> folds, warnings."""
     k, said = _fold_count(part, n_folds), []
     if k < n_folds:
-        what = "images" if part.groups is None else "groups"
+        what = "images" if part.groups is None else "groups or unequal images"
         said.append(f"{k} folds instead of {n_folds}: the smallest class has no more {what}")
     folds = _stratified(part.y, part.groups, k, seed)
     absent = {code for train, _ in folds for code in set(part.y) - set(part.y[train])}

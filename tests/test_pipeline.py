@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import pipeline
+from classify.heads import HEADS
 
 ROOT = Path(pipeline.__file__).parent
 
@@ -101,6 +102,14 @@ def test_fit_writes_a_run(fitted):
         "report.html",
         "bundle",
     }
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_is_fitted_and_told(photos, fitted, tmp_path, head):
+    work, done, _ = fitted
+    arguments = ("fit", done["features"], "--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate")
+    assert f"Chosen: {head}" in run(*arguments, "--head", head).stdout
+    assert run_json("predict", tmp_path / "run", photos / "val" / "dark" / "0.png")["label"] == "dark"
 
 
 def test_predict_gives_csv_or_json_lines(photos, fitted):
@@ -243,6 +252,7 @@ def test_the_cache_is_listed(fitted):
 def test_the_doctor_looks_at_the_machine(tmp_path):
     done = run_json("doctor", "--cache", tmp_path)
     assert done["problems"] == []
+    assert run_json("doctor", "--cache", "/proc/nowhere", code=1)["problems"]
     assert "JPEG" in done["checks"]["image formats"]
 
 
@@ -264,3 +274,13 @@ def test_a_closed_pipe_is_no_error(photos, fitted):
         found = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert found.stderr == ""
     assert found.returncode == 0
+
+
+def test_an_interrupt_is_told_in_one_line_or_one_object(photos, tmp_path, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extract.run.run_plan", interrupt)
+    arguments = ("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache")
+    assert "Finished shards are kept" in run(*arguments, code=130).stderr
+    assert run_json(*arguments, code=130)["error"]["type"] == "Interrupted"

@@ -1,6 +1,8 @@
 """Every classification ConvNet of torchvision, by name."""
 
+import contextlib
 import re
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -86,7 +88,10 @@ def _by_name(enum: type[WeightsEnum], weights: str, name: str) -> WeightsEnum:
 def _download(name: str, weights: WeightsEnum) -> State:
     """Fetch the weights through torchvision, which checks their hash, or find them where it left them before."""
     try:
-        loaded = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # torch announces a download there, and results have it to themselves
+            loaded = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         raise BackboneError(
             f"the weights {weights.name} are not on this machine and could not be downloaded ({error})",

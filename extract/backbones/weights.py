@@ -47,7 +47,7 @@ def read_state(path: Path) -> State:
         raise BackboneError(
             f"not a weights file that can be read without running it ({type(error).__name__})",
             where=str(path),
-            remedy="Save a plain state dict: torch.save(model.state_dict(), FILE), or as .safetensors",
+            remedy="Copy it again if it was cut short, or save a state dict: torch.save(model.state_dict(), FILE)",
         ) from error
     return as_state(loaded, where=str(path))
 

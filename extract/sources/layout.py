@@ -64,7 +64,7 @@ def empty_class_notes(paths: Iterable[str], folders: Iterable[str]) -> list[str]
     if not holding:
         return []
     splits = any(split_of(folder) for folder in holding)
-    candidates = (f for f in folders if _class_folder(f"{f}/x") == f and bool(split_of(f)) == splits)
+    candidates = (f for f in folders if f and _class_folder(f"{f}/x") == f and bool(split_of(f)) == splits)
     empty = [f for f in candidates if f not in holding]
     if len(empty) == 1:
         return [f"no images in class folder {shown(empty[0])!r}"]

@@ -6,6 +6,7 @@ library). HDF5 tools skip the block, as a user block.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -117,10 +118,12 @@ class _written:  # noqa: N801 a context manager that reads as a verb
             _sync_folder(self.path.parent)
 
     def _failed(self, error: OSError) -> StoreError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Make room or take another --cache; what is written is kept, and the next run goes on from there"
         return StoreError(
             f"cannot write {len(self.data):,} bytes ({error.strerror})",
             where=str(self.path),
-            remedy="Make room or take another --cache; what is written is kept, and the next run goes on from there",
+            remedy=remedy if full else "Check the path and its permissions, or take another --cache",
         )
 
 

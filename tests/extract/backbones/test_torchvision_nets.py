@@ -108,13 +108,14 @@ def serve(monkeypatch, tmp_path, served, url, weights, *, spoil=b""):
     return state
 
 
-def test_weights_are_downloaded_once_with_their_hash_checked(monkeypatch, tmp_path, server):
+def test_weights_are_downloaded_once_with_their_hash_checked(monkeypatch, tmp_path, server, capsys):
     served, url = server
     state = serve(monkeypatch, tmp_path, served, url, SqueezeNet1_1_Weights.IMAGENET1K_V1)
     assert downloaded("squeezenet1_1") == []
     read = open_backbone(BackboneSpec("squeezenet1_1")).read()
     assert torch.equal(read["features.0.weight"], state["features.0.weight"])
     assert downloaded("squeezenet1_1") == ["IMAGENET1K_V1"]
+    assert capsys.readouterr().out == ""
     for path in served.iterdir():
         path.unlink()
     assert open_backbone(BackboneSpec("squeezenet1_1")).read().keys() == state.keys()
