@@ -362,7 +362,7 @@ def _echo_fit(metrics: dict[str, Any]) -> None:
             for row in metrics["per_layer"]
         ],
     )
-    settings = [f"{name} = {_short(value)}" for name, value in metrics["params"].items()]
+    settings = [f"{name}={_short(value)}" for name, value in metrics["params"].items()]
     head = f"{metrics['head']} ({', '.join(settings)})" if settings else metrics["head"]
     click.echo(f"\nChosen: {head} on {chosen}; {metrics['n_train']} training images.")
     click.echo(f"Test accuracy: {_percent(metrics['test']['accuracy']).strip()} on {metrics['n_test']} images.")
