@@ -24,10 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from classify.bundle import versions
+from classify.bundle import PACKAGES
 from classify.fit import FitSpec, fit
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec, available_cores
+from extract.store.index import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 0.02
@@ -225,7 +226,7 @@ def write_figures(rows: list[dict[str, Any]], folder: Path) -> None:
         "command": "python -m benchmarks.real",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {available_cores()} cores, no GPU asked for",
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "tolerance": TOLERANCE,
         "omniglot_characters": OMNIGLOT_CHARACTERS,
     }

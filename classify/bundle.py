@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,12 @@ from classify.folders import whole_folder
 from classify.scoring import SCORERS, SHAPES, Arrays, nearness, unit
 from extract.errors import BundleError, FitError
 from extract.spec import Recipe
+from extract.store.index import versions
 
 FORMAT, FORMAT_VERSION = "offshelf-bundle", 1
+PACKAGES = ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision")
+"""What a fit's numbers depend on."""
+
 FILES = ("head.safetensors", "recipe.json", "weights.safetensors")
 MAX_JSON_BYTES = 32 << 20
 MAX_BYTES = {"head.safetensors": 8 << 30, "recipe.json": MAX_JSON_BYTES}
@@ -96,7 +98,7 @@ def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any
     said = {name: getattr(bundle, name) for name in kept}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "features_key": bundle.recipe.key}
-    return {**head, **said, "files": files, "created": created, "versions": versions()}
+    return {**head, **said, "files": files, "created": created, "versions": versions(PACKAGES)}
 
 
 def _check_parity(bundle: Bundle, X: np.ndarray, expected: np.ndarray) -> None:
@@ -219,14 +221,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         except OSError as error:
             said = f"cannot copy the weights ({error.strerror or error})"
             raise BundleError(said, where=str(source), remedy="Make room, or extract again") from error
-
-
-def versions() -> dict[str, str]:
-    """Name the versions that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import Bundle, versions, write_bundle
+from classify.bundle import PACKAGES, Bundle, write_bundle
 from classify.calibrate import at_bound, fit_temperature, losses, nll, softmax
 from classify.dataset import Dataset, Part, make_folds, read_dataset
 from classify.evaluate import METRICS, confusion, draw_resamples, ece, evaluate, per_class
@@ -19,6 +19,7 @@ from classify.search import Search, Trial, fit_noted, quiet_fits
 from extract.errors import FitError, OptionError, unknown
 from extract.progress import Progress
 from extract.spec import available_cores
+from extract.store.index import versions
 from extract.store.reader import FeatureSet, open_features
 
 STRATEGIES = ("linear",)
@@ -175,7 +176,7 @@ def describe(spec: FitSpec, features: FeatureSet, data: Dataset, found: Found) -
         "search": [_row(trial, spec) for trial in found.trials],
         "per_layer": [_row(trial, spec) for trial in found.per_layer],
         "advice": None,
-        "versions": versions(),
+        "versions": versions(PACKAGES),
     }
 
 

@@ -4,12 +4,13 @@ Besides the tables that this project reads, it shows every tap as one array to a
 the shards, whose fill value is NaN, since a missing file would otherwise read as zeros.
 """
 
+import contextlib
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from extract.store import files
 from extract.store.shards import Shard, text_array
 
 FORMAT, FORMAT_VERSION = "offshelf-features", 1
+PACKAGES = ("offshelf", "torch", "torchvision", "h5py", "pillow", "numpy")
+"""What computes features."""
+
 NO_LABEL = -1
 NO_SHARD = -1
 
@@ -111,10 +115,13 @@ def _attributes(file: h5py.File, recipe: Recipe, source: str) -> None:
     file.attrs["versions"] = json.dumps(versions())
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed the features, for the record."""
-    packages = ("torch", "torchvision", "h5py", "pillow", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Name the versions of Python and of those packages that are installed, for the record."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _records(file: h5py.File, records: Sequence[Record], names: Sequence[str]) -> None:
