@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from extract.errors import OffshelfError, OptionError
-from extract.spec import INTERPOLATIONS, BackboneSpec, ExtractSpec, available_cores
+from extract.spec import INTERPOLATIONS, PRECISIONS, STORES, BackboneSpec, ExtractSpec, available_cores
 
 INTERRUPTED = 130
 JSON = "offshelf.json"
@@ -237,10 +237,8 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
     default=("penultimate",),
     help="NAME[:POOL], repeatable; also stages. See: layers.",
 )
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="auto is fp32.")
-@click.option(
-    "--store", type=click.Choice(["auto", "float32", "float16"]), default="auto", help="auto is float32 for fp32."
-)
+@click.option("--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", help="auto is fp32.")
+@click.option("--store", type=click.Choice(["auto", *STORES]), default="auto", help="auto is float32 for fp32.")
 @click.option("--resize-size", type=int, help="Shorter side in pixels, instead of the weights' own.")
 @click.option("--crop-size", type=int, help="Side of the centre crop in pixels, instead of the weights' own.")
 @click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Instead of the weights' own.")

@@ -17,7 +17,7 @@ from classify.calibrate import softmax
 from classify.folders import whole_folder
 from classify.scoring import SCORERS, SHAPES, Arrays, nearness, unit
 from extract.errors import BundleError, FitError
-from extract.spec import Recipe
+from extract.spec import PRECISIONS, STORES, Recipe
 from extract.store.index import versions
 
 FORMAT, FORMAT_VERSION = "offshelf-bundle", 1
@@ -27,7 +27,6 @@ PACKAGES = ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision"
 FILES = ("head.safetensors", "recipe.json", "weights.safetensors")
 MAX_JSON_BYTES = 32 << 20
 MAX_BYTES = {"head.safetensors": 8 << 30, "recipe.json": MAX_JSON_BYTES}
-PRECISIONS, STORES = ("fp32", "bf16", "fp16"), ("float32", "float16")
 PARITY = 1e-6
 TIE = 1e-6
 PARITY_ROWS = 1000

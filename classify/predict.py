@@ -12,7 +12,7 @@ from classify.bundle import Bundle, read_bundle
 from classify.calibrate import losses
 from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
 from extract.errors import BundleError, FitError
-from extract.forward import Extractor, rebuild_extractor
+from extract.forward import Extractor, not_finite, rebuild_extractor
 from extract.loader import Loaded, load_batches
 from extract.progress import Progress
 from extract.sources import list_images, open_source
@@ -104,8 +104,7 @@ def _probabilities(
 
 def _without(batch: list[Loaded], bad: np.ndarray, store: str) -> list[Loaded]:
     """Mark the images whose features are no numbers, in the words of `extract`."""
-    failure = Failure(Status.NOT_FINITE, f"features beyond the range of {store}")
-    return [replace(item, outcome=failure) if i in bad else item for i, item in enumerate(batch)]
+    return [replace(item, outcome=not_finite(store)) if i in bad else item for i, item in enumerate(batch)]
 
 
 def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import features
 
-from extract.backbones import KINDS, open_backbone, torchvision_nets
+from extract.backbones import KINDS, Kind, open_backbone
 from extract.images import FORMATS
 from extract.pooling import POOL_NAMES
 from extract.spec import PENULTIMATE, BackboneSpec, available_cores
@@ -61,30 +61,14 @@ def _row(name: str, node: Node, total: int, ends: list[str]) -> dict[str, Any]:
 
 def list_models() -> dict[str, Any]:
     """List every network by kind, with size, cost, ImageNet accuracy of the default weights, and names of weights."""
-    return {"models": [_model(name) for name in KINDS["builtin"].names()] + [_torchvision(n) for n in _names()]}
+    kinds = (KINDS["builtin"], KINDS["torchvision"])
+    return {"models": [_model(kind, name) for kind in kinds for name in kind.names()]}
 
 
-def _names() -> list[str]:
-    return KINDS["torchvision"].names()
-
-
-def _model(name: str) -> dict[str, Any]:
-    listed = KINDS["builtin"].listing(name)
+def _model(kind: Kind, name: str) -> dict[str, Any]:
+    listed, local = kind.listing(name), kind.local(name)
     return {
         "model": listed.name,
-        "parameters": listed.parameters,
-        "giga_ops": listed.giga_ops,
-        "top1": listed.top1,
-        "weights": [f"{weights} *" for weights in listed.weights],
-        "local": True,
-    }
-
-
-def _torchvision(name: str) -> dict[str, Any]:
-    listed = KINDS["torchvision"].listing(name)
-    local = set(torchvision_nets.downloaded(name))
-    return {
-        "model": name,
         "parameters": listed.parameters,
         "giga_ops": listed.giga_ops,
         "top1": listed.top1,

@@ -15,11 +15,11 @@ from extract.backbones.weights import State
 from extract.errors import BackboneError, OptionError, TapError
 from extract.images import DECODER
 from extract.pooling import make_pool
-from extract.spec import PENULTIMATE, STAGES, ExtractSpec, Preprocessing, Recipe, Tap
+from extract.spec import PENULTIMATE, STAGES, ExtractSpec, Failure, Preprocessing, Recipe, Status, Tap
 from extract.taps import Cut, Trunk, open_trunk
 
 BATCH_PIXELS = 32 * 224**2
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Extractor:
             return {name: _stored(value, self.recipe.store) for name, value in rows.items()}
 
     def _autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.recipe.precision]
+        dtype = DTYPES[self.recipe.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def weights(self) -> bytes:
@@ -65,6 +65,11 @@ def normalise(pixels: Tensor, preset: Preprocessing) -> Tensor:
 def _stored(rows: Tensor, store: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and the row a bad one
         return rows.float().cpu().numpy().astype(store, copy=False)
+
+
+def not_finite(store: str) -> Failure:
+    """Return what becomes of a row that the stored type cannot hold."""
+    return Failure(Status.NOT_FINITE, f"features beyond the range of {store}")
 
 
 def build_extractor(spec: ExtractSpec) -> Extractor:

@@ -62,12 +62,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     rows with a reason.
     """
     began, progress = time.perf_counter(), progress or Silent()
-    source = open_source(spec.data, spec.root)
-    extractor = build_extractor(spec)
-    folder = feature_folder(spec, source, extractor.recipe)
-    stored = stored_shards(folder, extractor.recipe.key, repair=True)
-    plan = make_plan(source, stored, extractor, spec, progress)
-    _check_same_data(folder, source, plan)
+    source, extractor, folder, stored, plan = _planned(spec, progress, repair=True)
     prepare_folder(folder, extractor)
     receipts = run_plan(plan, extractor, folder, spec, progress)
     before = _ids_before(folder)
@@ -80,12 +75,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
 
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Say what `extract` would do: rows, what of it is there, and the bytes to write; writes nothing."""
-    source = open_source(spec.data, spec.root)
-    extractor = build_extractor(spec)
-    folder = feature_folder(spec, source, extractor.recipe)
-    stored = stored_shards(folder, extractor.recipe.key, repair=False)
-    plan = make_plan(source, stored, extractor, spec, progress or Silent())
-    _check_same_data(folder, source, plan)
+    source, extractor, folder, _, plan = _planned(spec, progress or Silent(), repair=False)
     return {
         "features": f"{folder.parent.name}/{folder.name}",
         "key": extractor.recipe.key,
@@ -96,6 +86,19 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         "bytes": plan.computed * _row_bytes(extractor),
         "notes": list(source.notes),
     }
+
+
+def _planned(
+    spec: ExtractSpec, progress: Progress, *, repair: bool
+) -> tuple[Source, Extractor, Path, list[Shard], Plan]:
+    """Open the source and the backbone, and plan what the cache lacks, once it is sure that the name fits the data."""
+    source = open_source(spec.data, spec.root)
+    extractor = build_extractor(spec)
+    folder = feature_folder(spec, source, extractor.recipe)
+    stored = stored_shards(folder, extractor.recipe.key, repair=repair)
+    plan = make_plan(source, stored, extractor, spec, progress)
+    _check_same_data(folder, source, plan)
+    return source, extractor, folder, stored, plan
 
 
 def feature_folder(spec: ExtractSpec, source: Source, recipe: Recipe) -> Path:

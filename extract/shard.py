@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from extract.forward import Extractor
+from extract.forward import Extractor, not_finite
 from extract.loader import Loaded, load_batches
-from extract.spec import Failure, Record, Status
+from extract.spec import Failure, Record
 from extract.store.shards import Rows, write_shard
 
 STAGES = ("read", "decode", "transfer", "forward", "write")
@@ -99,4 +99,4 @@ def _fill(rows: Rows, good: np.ndarray, features: dict[str, np.ndarray], store: 
     for tap, values in features.items():
         rows.layers[tap][good[finite]] = values[finite]
     for i in good[~finite]:
-        rows.failures[i] = Failure(Status.NOT_FINITE, f"features beyond the range of {store}")
+        rows.failures[i] = not_finite(store)

@@ -19,8 +19,8 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box",
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The names a user gives a split, and ours."""
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-STORES = ("auto", "float32", "float16")
+PRECISIONS = ("fp32", "bf16", "fp16")
+STORES = ("float32", "float16")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a feature set may be called: it becomes the name of a folder."""
 
@@ -215,8 +215,8 @@ class ExtractSpec:
 
     def __post_init__(self) -> None:
         for kind, known in (("precision", PRECISIONS), ("store", STORES)):
-            if getattr(self, kind) not in known:
-                unknown(kind, getattr(self, kind), known, OptionError)
+            if getattr(self, kind) not in ("auto", *known):
+                unknown(kind, getattr(self, kind), ("auto", *known), OptionError)
         if self.workers < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise OptionError(f"{self.workers} workers, batches of {self.batch_size}", remedy="Take 1 or more")
         if self.name and not NAME.fullmatch(self.name):

@@ -13,24 +13,39 @@ from extract.backbones.weights import SUFFIXES, digest, fit_state, read_state
 from extract.errors import BackboneError, unknown
 from extract.spec import BackboneSpec, Preprocessing
 
-__all__ = ["KINDS", "Backbone", "Listing", "digest", "fit_state", "open_backbone", "open_skeleton", "read_state"]
+__all__ = [
+    "KINDS",
+    "Backbone",
+    "Kind",
+    "Listing",
+    "digest",
+    "fit_state",
+    "open_backbone",
+    "open_skeleton",
+    "read_state",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of backbone: what it offers, opening one with its weights, and its bare architecture."""
+    """One kind of backbone: what it offers, opening one with its weights, its bare architecture, weights at hand."""
 
     names: Callable[[], list[str]]
     listing: Callable[[str], Listing]
     open: Callable[[str, str, int], Backbone]
     skeleton: Callable[[str], nn.Module]
+    local: Callable[[str], list[str]]
 
 
 KINDS = {
     "torchvision": Kind(
-        torchvision_nets.names, torchvision_nets.listing, torchvision_nets.open_backbone, torchvision_nets.skeleton
+        torchvision_nets.names,
+        torchvision_nets.listing,
+        torchvision_nets.open_backbone,
+        torchvision_nets.skeleton,
+        torchvision_nets.downloaded,
     ),
-    "builtin": Kind(builtin.names, builtin.listing, builtin.open_backbone, builtin.skeleton),
+    "builtin": Kind(builtin.names, builtin.listing, builtin.open_backbone, builtin.skeleton, builtin.local),
 }
 
 

@@ -30,6 +30,11 @@ def listing(name: str) -> Listing:
     return Listing(f"builtin:{name}", record["parameters"], GIGA_OPS, None, ["CIFAR10"])
 
 
+def local(name: str) -> list[str]:
+    """Return the names of the weights that are on this machine."""
+    return listing(name).weights
+
+
 def open_backbone(name: str, weights: str, seed: int) -> Backbone:
     """Return it with the weights it comes with (`auto`), or seeded random ones (`none`)."""
     if name not in names():
