@@ -6,7 +6,10 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 import csv
 import json
 import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -19,11 +22,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from extract.errors import OffshelfError, OptionError
+from extract.errors import Interrupted, OffshelfError, OptionError
 from extract.spec import INTERPOLATIONS, PRECISIONS, STORES, BackboneSpec, ExtractSpec, available_cores
 
 INTERRUPTED = 130
-JSON = "offshelf.json"
+STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP = Interrupted("interrupted", remedy="What was finished is kept; run the same command again")
+GRACE_S = 4.0
+JSON, STOPPED = "offshelf.json", "offshelf.stopped"
 PIPE_WIDTH = 1000
 """Columns of a table that no terminal shows: room for everything."""
 
@@ -40,7 +46,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with _stoppable(ctx):
+                return super().invoke(ctx)
+        except Interrupted as error:
+            _fail(error, ctx, ctx.meta.get(STOPPED, INTERRUPTED))
         except OffshelfError as error:
             _fail(error, ctx)
         except BrokenPipeError:
@@ -54,23 +63,50 @@ class Commands(click.Group):
                 OffshelfError("out of memory", remedy="Take a smaller --batch-size, fewer --workers, fewer taps"), ctx
             )
         except KeyboardInterrupt:
-            _fail(
-                Interrupted("interrupted", remedy="Finished shards are kept; run the same command again"),
-                ctx,
-                INTERRUPTED,
-            )
+            _fail(STOP, ctx, ctx.meta.get(STOPPED, INTERRUPTED))
 
 
-class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
-    """The user has stopped the command."""
+@contextmanager
+def _stoppable(ctx: click.Context) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the command in order, and in GRACE_S seconds at the latest; a second one ends it now."""
+
+    def stop(number: int, _: object) -> None:
+        ctx.meta[STOPPED] = 128 + number
+        for each in STOPS:
+            signal.signal(each, lambda *_: os._exit(128 + number))
+        late = threading.Timer(GRACE_S, _leave, [ctx, 128 + number])
+        late.daemon = True
+        late.start()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, stop) for each in STOPS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _leave(ctx: click.Context, code: int) -> None:
+    """End a process that does not come to an end; a cache is right at any instant."""
+    _say(STOP, ctx)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _fail(error: OffshelfError, ctx: click.Context, code: int = 1) -> NoReturn:
+    _say(error, ctx)
+    sys.exit(code)
+
+
+def _say(error: OffshelfError, ctx: click.Context) -> None:
     if ctx.meta.get(JSON):
         click.echo(json.dumps({"error": error.as_dict()}))
     else:
         click.echo(f"Error: {error}", err=True)
-    sys.exit(code)
 
 
 def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -162,6 +198,10 @@ class Bar:
         if self.task is not None:
             self.progress.advance(self.task, steps)
 
+    def note(self, text: str) -> None:
+        """Say what is worth knowing before the work goes on."""
+        self.progress.console.print(f"Note: {text}", markup=False, soft_wrap=True)
+
 
 @contextmanager
 def _bar() -> Iterator[Bar]:
@@ -246,6 +286,9 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
 @click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
 @click.option("--dry-run", is_flag=True, help="Say what would be computed and written; write nothing.")
+@click.option("--rehash", is_flag=True, help="Read every image and all of the cache again, whatever their times say.")
+@click.option("--retry-failed", is_flag=True, help="Compute bad rows again.")
+@click.option("--wait", is_flag=True, help="Wait for another extraction of the same features, instead of giving up.")
 @root_option
 @cache_option
 @loading_options
@@ -266,8 +309,6 @@ def extract(data: str, **options: Any) -> None:
     spec = _extract_spec(data, options)
     with _bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
-    for note in done["notes"]:
-        click.echo(f"Note: {note}", err=True)
     if options["dry_run"] and not options["as_json"]:
         click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
     elif not options["as_json"]:
@@ -287,6 +328,7 @@ def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
     overrides |= {name: _triple(options[name], name) for name in ("mean", "std")}
     given = tuple((name, value) for name, value in overrides.items() if value is not None)
     taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
+    taken += ("rehash", "retry_failed", "wait")
     return ExtractSpec(
         data=data,
         backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),

@@ -25,6 +25,10 @@ class SourceError(OffshelfError):
     """The images cannot be listed: no such folder, an ambiguous layout, a broken manifest."""
 
 
+class DecoderError(OffshelfError):
+    """No process can be started that decodes images; it tells of the machine and not of an image."""
+
+
 class BackboneError(OffshelfError):
     """The network or its weights cannot be had, or do not fit each other."""
 
@@ -47,6 +51,10 @@ class BundleError(OffshelfError):
 
 class OptionError(OffshelfError):
     """A value that an option does not take."""
+
+
+class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
+    """The user, or the system, has stopped the work."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], error: type[OffshelfError], *, remedy: str = "") -> NoReturn:

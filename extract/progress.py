@@ -12,6 +12,9 @@ class Progress(Protocol):
     def advance(self, steps: int) -> None:
         """Count steps of it."""
 
+    def note(self, text: str) -> None:
+        """Say what is worth knowing before the work goes on."""
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -21,3 +24,6 @@ class Silent:
 
     def advance(self, steps: int) -> None:
         """Count steps of it."""
+
+    def note(self, text: str) -> None:
+        """Say what is worth knowing before the work goes on."""

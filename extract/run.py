@@ -1,5 +1,6 @@
 """The story of `extract`: source -> plan, only what the cache lacks -> engine -> index -> feature set."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -9,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from extract.contents import Contents, find_contents
 from extract.engines import ENGINES
-from extract.errors import StoreError
+from extract.errors import Interrupted, StoreError
 from extract.forward import Extractor, build_extractor
-from extract.loader import content_digests
+from extract.plan import Plan, check_same_data, explain_miss, make_plan, opened, stored_contents, stored_shards
 from extract.progress import Progress, Silent
 from extract.shard import Receipt, Stages
 from extract.sources import Source, open_source
-from extract.spec import ExtractSpec, Recipe, Record, Status
-from extract.store import files, list_features
-from extract.store.index import Entry, Table, locate, write_index
-from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, FeatureSet, weights_are_whole
-from extract.store.shards import Shard, read_shard, shards_in
+from extract.spec import ExtractSpec, Status
+from extract.store import files
+from extract.store.index import Entry, Table, write_index
+from extract.store.known import FILE as CONTENTS
+from extract.store.known import Known, read_known, write_known
+from extract.store.lock import held, lock_of
+from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, weights_are_whole
+from extract.store.shards import Shard, read_shard
 
 log = logging.getLogger(__name__)
 
@@ -38,168 +43,142 @@ HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done: every image with its content, and those to compute, shard by shard.
+class Job:
+    """One extraction, opened: what was asked for, its images, what computes their rows, and the folder of the rows."""
 
-    `reused` images have their rows already; `duplicates` will share the row of an equal image.
-    """
-
-    entries: list[Entry]
-    shards: list[list[Record]]
-    reused: int
-    duplicates: int
+    spec: ExtractSpec
+    source: Source
+    extractor: Extractor
+    folder: Path
+    progress: Progress
 
     @property
-    def computed(self) -> int:
-        """Images that the cache lacks."""
-        return sum(map(len, self.shards))
+    def name(self) -> str:
+        """`NAME/KEY12`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image's features."""
+        return sum(self.extractor.dims.values()) * np.dtype(self.extractor.recipe.store).itemsize
 
 
 def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Bring the features of a data set up to date and return the summary that `--json` prints.
 
-    Raises an OffshelfError where the source, the backbone or the cache is not usable; images that are not usable become
-    rows with a reason.
+    Raises an OffshelfError where the source, the backbone or the cache is not usable, and Interrupted where Ctrl-C
+    ended it; images that are not usable become rows with a reason.
     """
-    began, progress = time.perf_counter(), progress or Silent()
-    source, extractor, folder, stored, plan = _planned(spec, progress, repair=True)
-    prepare_folder(folder, extractor)
-    receipts = run_plan(plan, extractor, folder, spec, progress)
-    before = _ids_before(folder)
-    table = commit(plan, stored, receipts, extractor, folder, source)
-    return summary(plan, receipts, table, folder, extractor.recipe, before) | {
-        "notes": list(source.notes),
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+    began = time.perf_counter()
+    job = open_job(spec, progress or Silent())
+    with held(lock_of(job.folder), wait=spec.wait, on_wait=job.progress.note):
+        miss = explain_miss(job.folder, job.extractor.recipe)
+        if miss:
+            job.progress.note(f"new features: {miss['nearest']} differs in: {'; '.join(miss['differs_in'])}")
+        stored = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, repair=True, thorough=spec.rehash)
+        plan, contents = plan_of(job, stored)
+        remember(job, contents)
+        before = _ids_before(job.folder)
+        prepare_folder(job, prove=spec.rehash or plan.computed > 0)
+        receipts = run_plan(job, plan)
+        table = commit(job, plan, stored, receipts)
+    seconds = round(time.perf_counter() - began, 3)
+    return summary(job, plan, receipts, table, before) | {"miss": miss, "seconds": seconds}
 
 
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Say what `extract` would do: rows, what of it is there, and the bytes to write; writes nothing."""
-    source, extractor, folder, _, plan = _planned(spec, progress or Silent(), repair=False)
+    job = open_job(spec, progress or Silent())
+    recipe = job.extractor.recipe
+    stored = stored_shards(job.folder / SHARDS, recipe.key, repair=False, thorough=spec.rehash)
+    plan, _ = plan_of(job, stored)
     return {
-        "features": f"{folder.parent.name}/{folder.name}",
-        "key": extractor.recipe.key,
+        "features": job.name,
+        "key": recipe.key,
         "rows": len(plan.entries),
         "to_compute": plan.computed,
         "reused": plan.reused,
-        "layers": extractor.dims,
-        "bytes": plan.computed * _row_bytes(extractor),
-        "notes": list(source.notes),
+        "layers": job.extractor.dims,
+        "bytes": plan.computed * job.row_bytes,
+        "miss": explain_miss(job.folder, recipe),
+        "notes": list(job.source.notes),
     }
 
 
-def _planned(
-    spec: ExtractSpec, progress: Progress, *, repair: bool
-) -> tuple[Source, Extractor, Path, list[Shard], Plan]:
-    """Open the source and the backbone, and plan what the cache lacks, once it is sure that the name fits the data."""
+def open_job(spec: ExtractSpec, progress: Progress) -> Job:
+    """Open the source and the backbone; their features lie in CACHE/NAME/KEY12."""
     source = open_source(spec.data, spec.root)
+    for note in source.notes:
+        progress.note(note)
     extractor = build_extractor(spec)
-    folder = feature_folder(spec, source, extractor.recipe)
-    stored = stored_shards(folder, extractor.recipe.key, repair=repair)
-    plan = make_plan(source, stored, extractor, spec, progress)
-    _check_same_data(folder, source, plan)
-    return source, extractor, folder, stored, plan
+    folder = spec.cache / (spec.name or source.name) / extractor.recipe.key[:KEY_DIGITS]
+    return Job(spec, source, extractor, folder, progress)
 
 
-def feature_folder(spec: ExtractSpec, source: Source, recipe: Recipe) -> Path:
-    """Return where the feature set lies: CACHE/NAME/KEY12."""
-    return spec.cache / (spec.name or source.name) / recipe.key[:KEY_DIGITS]
+def plan_of(job: Job, stored: Sequence[Shard]) -> tuple[Plan, Contents]:
+    """Plan what the cache lacks, once it is sure that the name fits the data."""
+    known = Known() if job.spec.rehash else read_known(job.folder.parent / CONTENTS)
+    contents = find_contents(job.source.records, known, workers=job.spec.workers, progress=job.progress)
+    entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
+    check_same_data(job.folder, job.source.root, entries)
+    shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // job.row_bytes))
+    return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
 
 
-def prepare_folder(folder: Path, extractor: Extractor) -> None:
-    """Make the folder, with the recipe in words and the weights of the cut network beside what they compute."""
-    if not weights_are_whole(folder / WEIGHTS, extractor.recipe):
-        files.publish(folder.parent.parent / "CACHEDIR.TAG", CACHE_TAG.encode())
-        files.publish(folder / RECIPE, extractor.recipe.to_json().encode() + b"\n")
-        files.replace(folder / WEIGHTS, extractor.weights())
-
-
-def stored_shards(folder: Path, key: str, *, repair: bool) -> list[Shard]:
-    """Read what the shards of a folder know; damaged and foreign ones count as missing, and are removed if `repair`."""
-    shards = []
-    for path in shards_in(folder / SHARDS):
+def remember(job: Job, contents: Contents) -> None:
+    """Note which files were read, so that the next run need not; without room for it, it reads them again."""
+    if contents.changed:
         try:
-            shards.append(read_shard(path, key))
+            write_known(job.folder.parent / CONTENTS, contents.known)
         except StoreError as error:
-            log.warning("%s: %s. Its rows are computed again", path, error.what)
-            if repair:
-                files.remove(path)
-    return shards
+            log.warning("%s. The next run will read all files again", error)
 
 
-def make_plan(
-    source: Source, stored: Sequence[Shard], extractor: Extractor, spec: ExtractSpec, progress: Progress
-) -> Plan:
-    """Hash every image and find out which contents have no row yet; equal images are computed once."""
-    stored_contents, known = set(locate(stored)), set()
-    todo, reused, duplicates = [], 0, 0
-    entries: list[Entry] = []
-    progress.start("hash", len(source.records))
-    for record, content in zip(source.records, content_digests(source.records, workers=spec.workers), strict=True):
-        entries.append(Entry(record, content))
-        if content in stored_contents:
-            reused += 1
-        elif content in known:
-            duplicates += 1
-        elif isinstance(content, bytes):
-            known.add(content)
-            todo.append(record)
-        progress.advance(1)
-    size = max(1, min(SHARD_ROWS, SHARD_BYTES // _row_bytes(extractor)))
-    shards = [todo[start : start + size] for start in range(0, len(todo), size)]
-    return Plan(entries, shards, reused, duplicates)
+def prepare_folder(job: Job, *, prove: bool) -> None:
+    """Make the folder, with the recipe in words and the weights of the cut network beside what they compute.
+
+    Weights that are there already are read and proven only if `prove`.
+    """
+    path, recipe = job.folder / WEIGHTS, job.extractor.recipe
+    if not (weights_are_whole(path, recipe) if prove else path.is_file()):
+        files.publish(job.spec.cache / "CACHEDIR.TAG", CACHE_TAG.encode())
+        files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
+        files.replace(path, job.extractor.weights())
 
 
-def _row_bytes(extractor: Extractor) -> int:
-    return sum(extractor.dims.values()) * np.dtype(extractor.recipe.store).itemsize
-
-
-def _check_same_data(folder: Path, source: Source, plan: Plan) -> None:
-    """Refuse a name that stands for other images: they came from another place, and most of them are not here."""
-    here = {entry.content for entry in plan.entries}
-    for found in list_features(folder.parent.parent):
-        other = _opened(found.path) if found.name == folder.parent.name else None
-        if other is None or other.source == source.root:
-            continue
-        if 2 * sum(digest.tobytes() in here for digest in other.sha256) < len(other):
-            raise StoreError(
-                f"the name {found.name!r} stands for other images, those of {other.source}",
-                where=source.root,
-                remedy="Give these another --name",
-            )
-
-
-def run_plan(plan: Plan, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress) -> list[Receipt]:
-    """Compute the shards that are missing."""
-    progress.start("extract", plan.computed)
-    return list(ENGINES["local"](plan.shards, extractor, folder / SHARDS, spec, progress.advance))
+def run_plan(job: Job, plan: Plan) -> list[Receipt]:
+    """Compute the shards that are missing; raises Interrupted, saying what is kept."""
+    job.progress.start("extract", plan.computed)
+    receipts: list[Receipt] = []
+    stopped = True
+    engine = ENGINES["local"](plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress.advance)
+    with contextlib.suppress(KeyboardInterrupt):
+        for receipt in engine:
+            receipts.append(receipt)
+        stopped = any(receipt.interrupted for receipt in receipts)
+    if stopped:
+        kept = plan.reused + sum(receipt.rows for receipt in receipts)
+        raise Interrupted(
+            f"interrupted: {kept:,} of {plan.reused + plan.computed:,} rows are kept",
+            where=str(job.folder),
+            remedy="Run the same command again: it goes on from there",
+        )
+    return receipts
 
 
 def _ids_before(folder: Path) -> set[str]:
-    before = _opened(folder / INDEX)
+    before = opened(folder / INDEX)
     return set(before.ids) if before else set()
 
 
-def _opened(path: Path) -> FeatureSet | None:
-    """Open an index, or say that there is none to rely on: a new one is about to be written."""
-    try:
-        return FeatureSet(path) if path.is_file() else None
-    except StoreError as error:
-        log.warning("%s: %s. It is written anew", path, error.what)
-        return None
-
-
-def commit(
-    plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt], extractor: Extractor, folder: Path, source: Source
-) -> Table:
+def commit(job: Job, plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt]) -> Table:
     """Write the index over the shards that were there and the new ones."""
-    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, extractor.recipe.key) for receipt in receipts)]
-    return write_index(folder / INDEX, extractor.recipe, plan.entries, shards, extractor.dims, source.root)
+    recipe, folder = job.extractor.recipe, job.folder
+    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, recipe.key) for receipt in receipts)]
+    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.dims, job.source.root)
 
 
-def summary(
-    plan: Plan, receipts: Sequence[Receipt], table: Table, folder: Path, recipe: Recipe, before: set[str]
-) -> dict[str, Any]:
+def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, before: set[str]) -> dict[str, Any]:
     """Sum up a run for people and scripts."""
     stages = Stages()
     for receipt in receipts:
@@ -207,9 +186,9 @@ def summary(
     total = sum(stages.seconds.values())
     bottleneck = max(stages.seconds, key=stages.seconds.__getitem__) if total else None
     return {
-        "features": f"{folder.parent.name}/{folder.name}",
-        "path": str(folder / INDEX),
-        "key": recipe.key,
+        "features": job.name,
+        "path": str(job.folder / INDEX),
+        "key": job.extractor.recipe.key,
         "rows": len(plan.entries),
         "computed": plan.computed,
         "reused": plan.reused,
@@ -217,11 +196,12 @@ def summary(
         "dropped": len(before - {entry.record.id for entry in plan.entries}),
         "bad": int((table.status != Status.OK).sum()),
         "bad_rows": list(_bad_rows(plan, table)),
-        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "bytes": sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file()),
         "images_per_s": round(plan.computed / total, 1) if total else None,
         "stages": {name: round(seconds / total, 3) if total else 0.0 for name, seconds in stages.seconds.items()},
         "bottleneck": bottleneck,
         "hint": HINTS[bottleneck] if bottleneck else None,
+        "notes": list(job.source.notes),
     }
 
 

@@ -1,7 +1,8 @@
 """One shard: records -> rows -> one HDF5 file -> a receipt. It depends on its arguments only: any engine can run it."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from extract.forward import Extractor, not_finite
-from extract.loader import Loaded, load_batches
+from extract.loader import Loaded, Loader
 from extract.spec import Failure, Record
+from extract.store.index import versions
 from extract.store.shards import Rows, write_shard
 
 STAGES = ("read", "decode", "transfer", "forward", "write")
@@ -37,32 +39,58 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one shard: its file, how many rows it holds and how many of them are bad, and the seconds."""
+    """What became of one shard: its file, how many rows it holds and how many of them are bad, and the seconds.
+
+    `interrupted` work has no more rows than were done; without any it has no file, and no name.
+    """
 
     name: str
     rows: int
     bad: int
     stages: Stages
+    interrupted: bool = False
 
 
 def extract_shard(
     records: Sequence[Record],
     extractor: Extractor,
+    loader: Loader,
     folder: Path,
     *,
     batch_size: int,
-    workers: int,
     on_rows: Callable[[int], None],
 ) -> Receipt:
     """Compute the rows of `records`, write them as one shard into `folder`, and say what was done.
 
     `on_rows` is called with the number of rows after every batch. A record that cannot be used becomes a row with its
-    reason; it never moves another row.
+    reason; it never moves another row. Ctrl-C ends it early: the rows that are done are written.
     """
-    rows = _empty(len(records), extractor)
-    stages, done = Stages(), 0
+    rows, stages, done = _empty(len(records), extractor), Stages(), 0
+    interrupted = False
+    try:
+        for n in _compute(rows, records, extractor, loader, stages, batch_size):
+            done += n
+            on_rows(n)
+    except KeyboardInterrupt:
+        interrupted = True
+    kept = rows.first(done)
+    if not done:
+        return Receipt("", 0, 0, stages, interrupted)
     mark = time.perf_counter()
-    for batch in load_batches(records, extractor.recipe.preprocessing, batch_size=batch_size, workers=workers):
+    try:
+        name = _write(folder, kept, extractor)
+    except KeyboardInterrupt:
+        name, interrupted = _write(folder, kept, extractor), True
+    stages.seconds["write"] += time.perf_counter() - mark
+    return Receipt(name, done, kept.bad, stages, interrupted)
+
+
+def _compute(
+    rows: Rows, records: Sequence[Record], extractor: Extractor, loader: Loader, stages: Stages, batch_size: int
+) -> Iterator[int]:
+    """Fill in the rows, batch by batch, and yield how many each was."""
+    done, mark = 0, time.perf_counter()
+    for batch in loader.batches(records, batch_size):
         stages.waited(time.perf_counter() - mark, batch)
         mark = time.perf_counter()
         good = _note(rows, done, batch)
@@ -71,13 +99,15 @@ def extract_shard(
             stages.seconds["transfer"] += time.perf_counter() - mark
             mark = time.perf_counter()
             _fill(rows, good, extractor(pixels), extractor.recipe.store)
-        done += len(batch)
         stages.seconds["forward"] += time.perf_counter() - mark
-        on_rows(len(batch))
+        yield len(batch)
+        done += len(batch)
         mark = time.perf_counter()
-    name = write_shard(folder, rows, extractor.recipe.key)
-    stages.seconds["write"] += time.perf_counter() - mark
-    return Receipt(name, done, rows.bad, stages)
+
+
+def _write(folder: Path, rows: Rows, extractor: Extractor) -> str:
+    writer = json.dumps({**versions(), "device": extractor.device.type})
+    return write_shard(folder, rows, extractor.recipe.key, writer)
 
 
 def _empty(n: int, extractor: Extractor) -> Rows:

@@ -39,8 +39,20 @@ class Status:
     DAMAGED = 4
     TOO_LARGE = 5
     NOT_FINITE = 6
+    TOO_SLOW = 7
+    CRASHED = 8
 
-    NAMES = ("ok", "missing", "empty", "not an image", "damaged", "too large", "not finite")
+    NAMES = (
+        "ok",
+        "missing",
+        "empty",
+        "not an image",
+        "damaged",
+        "too large",
+        "not finite",
+        "too slow",
+        "crashed the decoder",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +169,31 @@ class Recipe:
         value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
         return cls(**value)
 
+    def differences(self, other: "Recipe") -> list[str]:
+        """Say in words what another recipe has otherwise, as in `resize_size 256 -> 232`; [] for equal ones."""
+        mine, theirs = _facts(self), _facts(other)
+        return [f"{name} {theirs.get(name)} -> {mine[name]}" for name in mine if mine[name] != theirs.get(name)]
+
     @property
     def primary(self) -> Tap:
         """The tap behind `/features`: the penultimate one where it is kept, else the last."""
         return next((tap for tap in self.taps if tap.layer == PENULTIMATE), self.taps[-1])
+
+
+def _facts(recipe: Recipe) -> dict[str, str]:
+    """Put a recipe into short words, field by field."""
+    facts = asdict(recipe) | {"weights sha256": recipe.weights_sha256[:12]} | asdict(recipe.preprocessing)
+    facts["layers"] = ", ".join(
+        tap.name if tap.layer in (node, PENULTIMATE) else f"{tap.name} ({node})"
+        for tap, node in zip(recipe.taps, recipe.nodes, strict=True)
+    )
+    for name in ("weights_sha256", "preprocessing", "taps", "nodes"):
+        del facts[name]
+    return {name: _in_words(value) for name, value in facts.items()}
+
+
+def _in_words(value: Any) -> str:
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
 
 
 def weights_digest(arrays: Mapping[str, Any]) -> str:
@@ -198,7 +231,9 @@ def available_cores() -> int:
 class ExtractSpec:
     """One extraction as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number.
 
-    No `batch_size`: as many images as the network's input size suggests.
+    No `batch_size`: as many images as the network's input size suggests. `rehash` reads every file again, whatever its
+    times say, and every byte of the cache; `retry_failed` computes bad rows again; `wait` waits for another extraction
+    of the same features instead of giving up.
     """
 
     data: str
@@ -212,6 +247,9 @@ class ExtractSpec:
     device: str = "auto"
     batch_size: int | None = None
     workers: int = field(default_factory=available_cores)
+    rehash: bool = False
+    retry_failed: bool = False
+    wait: bool = False
 
     def __post_init__(self) -> None:
         for kind, known in (("precision", PRECISIONS), ("store", STORES)):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from extract.forward import Extractor
+from extract.loader import Loader
 from extract.shard import Receipt, extract_shard
 from extract.spec import ExtractSpec, Record
 
@@ -17,5 +18,9 @@ def run(
 ) -> Iterator[Receipt]:
     """Compute one shard after the other and yield its receipt once it is on disk."""
     batch_size = spec.batch_size or extractor.batch_size
-    for records in shards:
-        yield extract_shard(records, extractor, folder, batch_size=batch_size, workers=spec.workers, on_rows=on_rows)
+    with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
+        for records in shards:
+            receipt = extract_shard(records, extractor, loader, folder, batch_size=batch_size, on_rows=on_rows)
+            yield receipt
+            if receipt.interrupted:
+                return

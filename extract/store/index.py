@@ -19,14 +19,18 @@ import numpy as np
 
 from extract.spec import Failure, Recipe, Record, Status
 from extract.store import files
-from extract.store.shards import Shard, text_array
+from extract.store.sealed import Attributes, same_content, seal, text_array
+from extract.store.shards import Shard
 
-FORMAT, FORMAT_VERSION = "offshelf-features", 1
+KIND = "index"
+FORMAT, FORMAT_VERSION = "offshelf-features", 2
 PACKAGES = ("offshelf", "torch", "torchvision", "h5py", "pillow", "numpy")
 """What computes features."""
 
 NO_LABEL = -1
 NO_SHARD = -1
+NOTHING = bytes(32)
+"""Stands for the SHA-256 of what could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,15 @@ class Table:
 
 
 def locate(shards: Sequence[Shard]) -> dict[bytes, tuple[int, int]]:
-    """Map the content of every stored row to its shard number and row."""
-    return {
-        digest.tobytes(): (number, row)
-        for number, shard in enumerate(shards)
-        for row, digest in enumerate(shard.digests)
-        if digest.any()
-    }
+    """Map the content of every stored row to its shard number and row; of several rows a good one counts."""
+    places: dict[bytes, tuple[int, int]] = {}
+    for number, shard in enumerate(shards):
+        digests, status = shard.digests.tobytes(), shard.status.tolist()
+        for row, state in enumerate(status):
+            digest = digests[32 * row : 32 * row + 32]
+            if digest != NOTHING and (state == Status.OK or digest not in places):
+                places[digest] = number, row
+    return places
 
 
 def make_table(entries: Sequence[Entry], shards: Sequence[Shard]) -> Table:
@@ -83,36 +89,48 @@ def _failure(shard: Shard, row: int) -> Failure | None:
 def write_index(
     path: Path, recipe: Recipe, entries: Sequence[Entry], shards: Sequence[Shard], dims: Mapping[str, int], source: str
 ) -> Table:
-    """Write the index of `entries` in place of the one before; return its table."""
+    """Write the index of `entries` in place of the one before, unless that says the same; return its table."""
     table = make_table(entries, shards)
     used = sorted({int(number) for number in table.shard if number >= 0})
     names = sorted({entry.record.label for entry in entries if entry.record.label is not None})
 
     def fill(file: h5py.File) -> None:
-        _attributes(file, recipe, source)
         _records(file, [entry.record for entry in entries], names)
-        content = [bytes(32) if isinstance(entry.content, Failure) else entry.content for entry in entries]
+        content = [NOTHING if isinstance(entry.content, Failure) else entry.content for entry in entries]
         file.create_dataset("sha256", data=np.frombuffer(b"".join(content), np.uint8).reshape(-1, 32))
         file.create_dataset("status", data=table.status)
         file.create_dataset("errors", data=text_array(table.errors))
         file.create_dataset("rows/shard", data=np.where(table.shard < 0, NO_SHARD, np.searchsorted(used, table.shard)))
         file.create_dataset("rows/row", data=table.row)
-        file.create_dataset("shards/name", data=text_array([shards[number].name for number in used]))
-        file.create_dataset("shards/sha256", data=text_array([shards[number].sha256 for number in used]))
+        _shards(file, [shards[number] for number in used])
         for name, width in dims.items():
             _virtual(file, f"layers/{name}", table, shards, width, recipe.store)
         file["features"] = file[f"layers/{recipe.primary.name}"]
 
-    files.replace(path, files.sealed("index", files.hdf5_image(fill))[1])
+    data = seal(KIND, _attributes(recipe, dims, source), fill)[1]
+    if not same_content(path, KIND, data, but=("created", "versions")):
+        files.replace(path, data)
     return table
 
 
-def _attributes(file: h5py.File, recipe: Recipe, source: str) -> None:
-    file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
-    file.attrs["key"], file.attrs["recipe"] = recipe.key, recipe.to_json(indent=None)
-    file.attrs["source"] = source.encode("utf-8", "surrogateescape")
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    file.attrs["versions"] = json.dumps(versions())
+def _attributes(recipe: Recipe, dims: Mapping[str, int], source: str) -> Attributes:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "key": recipe.key,
+        "recipe": recipe.to_json(indent=None),
+        "dims": json.dumps(dict(dims)),
+        "source": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps(versions()),
+    }
+
+
+def _shards(file: h5py.File, shards: Sequence[Shard]) -> None:
+    file.create_dataset("shards/name", data=text_array([shard.name for shard in shards]))
+    file.create_dataset("shards/sha256", data=text_array([shard.sha256 for shard in shards]))
+    file.create_dataset("shards/bytes", data=np.array([shard.n_bytes for shard in shards], np.int64))
+    file.create_dataset("shards/rows", data=np.array([len(shard) for shard in shards], np.int64))
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

@@ -1,27 +1,40 @@
-"""Reading a feature set: found by name, checked, then any rows of any tap."""
+"""Reading a feature set: found by name, checked, then any rows of any tap, mapped from the shards.
 
-from collections.abc import Iterator
+What an index says is proven byte by byte when it is opened, and every array of rows when it is first read.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-import h5py
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from extract.errors import OffshelfError, StoreError, unknown
-from extract.spec import Recipe, weights_digest
-from extract.store import files
+from extract.spec import Recipe, Status, weights_digest
+from extract.store import index, shards
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_SHARD
-from extract.store.shards import array, dataset, mapped, open_hdf5, texts_of
+from extract.store.sealed import AGAIN, REPAIR, damaged, open_sealed, parse, prove_part, texts_of, unreadable
 
 INDEX = "features.h5"
 SHARDS = "shards"
 RECIPE = "recipe.json"
 WEIGHTS = "weights.safetensors"
 KEY_DIGITS = 12
-AGAIN = "Run extract again"
+MAX_INDEX_BYTES = 8 << 30
+"""About 40 million images."""
+
+FEW_ROWS = 1024
+"""Up to here rows are copied one by one: grouped by shard they would be copied twice."""
+
+MAX_MAPPED = 400
+"""Arrays kept mapped at a time: each holds a file open, and systems allow a process 1,024 of them, or more."""
 
 
 class FeatureSet:
@@ -29,22 +42,40 @@ class FeatureSet:
 
     `ids`, `splits`, `groups` and `errors` are lists of str ("" for none); `labels` (N,) int64 with -1 for none, into
     `label_names`; `status` (N,) uint8; `sha256` (N, 32) uint8. `dims` are the columns of each tap.
+
+    It shows the data set as it was when it was opened, whatever is extracted later. As a context manager it lets go of
+    its files at the end.
     """
 
     def __init__(self, path: Path) -> None:
         path = path.resolve()
-        files.verify(path, "index")
         self.path, self.folder = path, path.parent
-        with open_hdf5(path) as file:
-            self.recipe = _recipe(file, path)
-            self.source, self.created = _attribute(file, "source"), _attribute(file, "created")
-            self.labels, self.status, self.sha256 = (array(file, name) for name in ("labels", "status", "sha256"))
-            self.ids, self.label_names = _texts(file, "filenames"), _texts(file, "label_names")
-            self.splits, self.groups, self.errors = (_texts(file, name) for name in ("splits", "groups", "errors"))
-            self._shard, self._row = array(file, "rows/shard"), array(file, "rows/row")
-            self.dims = {tap.name: int(dataset(file, f"layers/{tap.name}").shape[1]) for tap in self.recipe.taps}
-            self._shards = list(zip(_texts(file, "shards/name"), _texts(file, "shards/sha256"), strict=True))
-        self._verified: set[int] = set()
+        table, self._parts = parse(_bytes_of(path), path, index.KIND)
+        self.digest, self.attributes = table.sha256, table.attributes
+        self.recipe = _recipe(self.attributes, path)
+        self.source, self.created = str(self.attributes["source"]), str(self.attributes["created"])
+        self.dims = _dims(self.attributes, self.recipe, path)
+        self.labels, self.status, self.sha256 = (self._column(name) for name in ("labels", "status", "sha256"))
+        self._shard, self._row = self._column("rows/shard"), self._column("rows/row")
+        self._mapped: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+        self._proven: set[tuple[str, int]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as a path, and be opened there again: the very same index, or an error."""
+        return _reopen, (self.path, self.digest)
+
+    def close(self) -> None:
+        """Let go of the shards; a later read opens them again. Arrays that were read stay."""
+        self._mapped.clear()
 
     @property
     def name(self) -> str:
@@ -59,45 +90,198 @@ class FeatureSet:
     def check_weights(self) -> None:
         """Raise StoreError where the weights beside the index are not those of the recipe."""
         if not weights_are_whole(self.weights_path, self.recipe):
-            raise StoreError("the weights are missing or damaged", where=str(self.weights_path), remedy=AGAIN)
+            raise StoreError("the weights are missing or damaged", where=str(self.weights_path), remedy=REPAIR)
 
     @cached_property
     def layers(self) -> list[str]:
         """The taps, from shallow to deep."""
         return [tap.name for tap in self.recipe.taps]
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @cached_property
+    def ids(self) -> list[str]:
+        """The relative POSIX path of every image."""
+        return self._texts("filenames")
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """The names of the labels, sorted."""
+        return self._texts("label_names")
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """train, val, test or "" for every image."""
+        return self._texts("splits")
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The group of every image, or ""."""
+        return self._texts("groups")
+
+    @cached_property
+    def errors(self) -> list[str]:
+        """Why an image is bad; "" for the others."""
+        return self._texts("errors")
+
+    @cached_property
+    def shards(self) -> list[tuple[str, str, int, int]]:
+        """The shards that hold the rows: file name, SHA-256, bytes, rows."""
+        numbers = (self._column(f"shards/{name}").tolist() for name in ("bytes", "rows"))
+        return list(zip(self._texts("shards/name"), self._texts("shards/sha256"), *numbers, strict=True))
+
+    def _column(self, name: str) -> np.ndarray:
+        if name not in self._parts:
+            raise damaged(self.path, index.KIND, f"it holds no dataset {name!r}")
+        return self._parts[name]
+
+    def _texts(self, name: str) -> list[str]:
+        return texts_of(self._column(name))
+
+    def check(self) -> Self:
+        """Check what costs next to nothing: every shard is there, of its size, and has the rows that the index names.
+
+        Raises StoreError. That their bytes are right is proven when they are read.
+        """
+        for name, _, n_bytes, _ in self.shards:
+            path = self.folder / SHARDS / name
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError as error:
+                raise StoreError("the shard is missing", where=str(path), remedy=AGAIN) from error
+            except OSError as error:
+                raise unreadable(path, shards.KIND, error) from error
+            if size != n_bytes:
+                raise damaged(path, shards.KIND, f"it has {size:,} bytes, and not {n_bytes:,}")
+        self._check_places()
+        return self
+
+    def _check_places(self) -> None:
+        """Raise where a row lies in no shard, or beyond its end."""
+        rows = np.array([*(rows for *_, rows in self.shards), 1 << 62], np.int64)
+        n = len(self.shards)
+        columns = (self.labels, self.status, self.sha256, self._shard, self._row, self._column("filenames"))
+        stored = self._shard != NO_SHARD
+        if (
+            len({len(column) for column in columns}) > 1
+            or ((self._shard < NO_SHARD) | (self._shard >= n)).any()
+            or ((self._row[stored] < 0) | (self._row[stored] >= rows[self._shard[stored]])).any()
+            or (self.status[~stored] == Status.OK).any()
+        ):
+            raise damaged(self.path, index.KIND, "its rows and its shards do not belong together")
+
+    def rows(
+        self, *, classes: Collection[str] | None = None, split: str | None = None, bad: bool = False
+    ) -> np.ndarray:
+        """Choose rows: of these classes, of that split; good ones, unless `bad`: -> row numbers (n,) int64."""
+        chosen = np.ones(len(self), bool) if bad else self.status == Status.OK
+        if classes is not None:
+            for name in set(classes) - set(self.label_names):
+                unknown("class", name, self.label_names, StoreError)
+            chosen = chosen & np.isin(self.labels, [self.label_names.index(name) for name in set(classes)])
+        if split is not None:
+            chosen = chosen & (np.array(self.splits, dtype=object) == split)
+        return np.flatnonzero(chosen)
+
+    def load(
+        self, layer: str | None = None, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Return X (n, D) float32, y (n,) int64 with -1 for none, and ids, of some rows; of all good ones by default.
+
+        The layer is by default the primary tap. `rows(...)` chooses rows by class and split.
+        """
+        rows = self.rows() if rows is None else _numbers(rows)
+        X = self.read(layer or self.recipe.primary.name, rows)
+        return X, self.labels[rows], [self.ids[row] for row in rows.tolist()]
+
+    def batches(
+        self, layer: str, size: int, rows: np.ndarray | None = None, *, seed: int | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield X (n, D) float32 and y (n,) int64, n <= size, over the good rows or these; shuffled by a seed."""
+        rows = self.rows() if rows is None else _numbers(rows)
+        order = rows if seed is None else np.random.default_rng(seed).permutation(rows)
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            yield self.read(layer, batch), self.labels[batch]
 
     def read(self, layer: str, rows: np.ndarray | None = None) -> np.ndarray:
         """Read rows of one tap, all of them by default: row numbers (n,) -> (n, D) float32; bad rows are NaN.
 
-        Raises StoreError where a shard is missing or was changed.
+        Takes memory for the rows asked for only. Raises StoreError where a shard is missing or was changed.
         """
         if layer not in self.layers:
             unknown("layer", layer, self.layers, StoreError)
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        result = np.full((len(rows), self.dims[layer]), np.nan, np.float32)
-        for number, values in self._parts(layer, rows):
-            here = self._shard[rows] == number
-            result[here] = values[self._row[rows[here]]]
+        rows = np.arange(len(self)) if rows is None else _numbers(rows)
+        numbers, places = self._shard[rows], self._row[rows]
+        result = np.empty((len(rows), self.dims[layer]), np.float32)
+        if len(rows) <= FEW_ROWS:
+            for i, (number, place) in enumerate(zip(numbers.tolist(), places.tolist(), strict=True)):
+                result[i] = np.nan if number == NO_SHARD else self._array(layer, number)[place]
+            return result
+        for number, here in _by_shard(numbers):
+            result[here] = np.nan if number == NO_SHARD else self._array(layer, number)[places[here]]
         return result
 
-    def _parts(self, layer: str, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the number and the mapped array of every shard that holds some of the rows."""
-        for number in np.unique(self._shard[rows]).tolist():
-            if number != NO_SHARD:
-                with open_hdf5(self._checked(number)) as file:
-                    yield number, mapped(file, f"layers/{layer}")
+    def _array(self, layer: str, number: int) -> np.ndarray:
+        """Map one tap of one shard from its file (n, D); its bytes are proven the first time."""
+        at = layer, number
+        mapped = self._mapped.get(at)
+        if mapped is None:
+            while len(self._mapped) >= MAX_MAPPED:
+                self._mapped.popitem(last=False)
+            mapped = self._mapped[at] = self._map(layer, number)
+        return mapped
 
-    def _checked(self, number: int) -> Path:
-        """Return the path of a shard whose bytes were proven whole, once per process and feature set."""
-        name, digest = self._shards[number]
-        path = self.folder / SHARDS / name
-        if number not in self._verified:
-            files.verify(path, "shard", digest)
-            self._verified.add(number)
-        return path
+    def _map(self, layer: str, number: int) -> np.ndarray:
+        name, digest, _, rows = self.shards[number]
+        path, dataset = self.folder / SHARDS / name, f"layers/{layer}"
+        file, table = open_sealed(path, shards.KIND)
+        with file:
+            if table.sha256 != digest:
+                raise damaged(path, shards.KIND, "its SHA-256 is not the one in the index")
+            try:
+                part = prove_part(file, path, shards.KIND, table, dataset, known=(layer, number) in self._proven)
+            except OSError as error:
+                raise unreadable(path, shards.KIND, error) from error
+            if part.shape != (rows, self.dims[layer]) or np.dtype(part.dtype) != np.dtype(self.recipe.store):
+                raise damaged(path, shards.KIND, f"the dataset {dataset!r} is of another shape or type")
+            self._proven.add((layer, number))
+            return np.asarray(np.memmap(file, part.dtype, "r", part.offset, part.shape)) if rows else np.empty((0, 0))
+
+
+def _by_shard(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """Group rows by their shard: yield each shard's number and where its rows stand among those asked for."""
+    if len(numbers) and (numbers == numbers[0]).all():
+        yield int(numbers[0]), slice(None)
+        return
+    order = np.argsort(numbers, kind="stable")
+    sorted_numbers = numbers[order]
+    starts = np.flatnonzero(np.diff(sorted_numbers, prepend=-2))
+    yield from zip(sorted_numbers[starts].tolist(), np.split(order, starts[1:]), strict=True)
+
+
+def _reopen(path: Path, digest: str) -> FeatureSet:
+    features = FeatureSet(path)
+    if features.digest != digest:
+        raise StoreError("the index was replaced meanwhile", where=str(path), remedy="Open the features again")
+    return features
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read an index in one go: what is in memory cannot be replaced while it is parsed."""
+    file, table = open_sealed(path, index.KIND)
+    with file:
+        if table.n_bytes > MAX_INDEX_BYTES:
+            raise damaged(path, index.KIND, f"{table.n_bytes:,} bytes are too many")
+        try:
+            file.seek(0)
+            return file.read(table.n_bytes)
+        except OSError as error:
+            raise unreadable(path, index.KIND, error) from error
+
+
+def _numbers(rows: np.ndarray) -> np.ndarray:
+    """Take row numbers, or a mask over all rows."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
 def weights_are_whole(path: Path, recipe: Recipe) -> bool:
@@ -108,25 +292,27 @@ def weights_are_whole(path: Path, recipe: Recipe) -> bool:
         return False
 
 
-def _recipe(file: h5py.File, path: Path) -> Recipe:
-    if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
+def _recipe(attributes: dict[str, Any], path: Path) -> Recipe:
+    if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
         raise StoreError("an index of another format", where=str(path), remedy="Run extract again with this version")
     try:
-        recipe = Recipe.from_json(_attribute(file, "recipe"))
+        recipe = Recipe.from_json(attributes["recipe"])
     except (ValueError, TypeError, KeyError, OffshelfError) as error:
-        raise StoreError("a recipe of another version", where=str(path), remedy=AGAIN) from error
-    if recipe.key != _attribute(file, "key") or not recipe.key.startswith(path.parent.name):
-        raise StoreError("the recipe and the key do not belong together", where=str(path), remedy=AGAIN)
+        raise StoreError("a recipe of another version", where=str(path), remedy="Run extract again") from error
+    if recipe.key != attributes.get("key") or not recipe.key.startswith(path.parent.name):
+        raise StoreError("the recipe and the key do not belong together", where=str(path), remedy="Run extract again")
     return recipe
 
 
-def _attribute(file: h5py.File, name: str) -> str:
-    value = file.attrs[name]
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
-
-
-def _texts(file: h5py.File, name: str) -> list[str]:
-    return texts_of(array(file, name))
+def _dims(attributes: dict[str, Any], recipe: Recipe, path: Path) -> dict[str, int]:
+    """Read the columns of each tap."""
+    try:
+        dims = {str(name): int(width) for name, width in json.loads(attributes["dims"]).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, index.KIND, "it does not say how wide the taps are") from error
+    if dims.keys() != {tap.name for tap in recipe.taps}:
+        raise damaged(path, index.KIND, "its taps are not those of the recipe")
+    return dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +341,7 @@ def open_features(features: str, cache: Path) -> FeatureSet:
     """Open `NAME`, `NAME/KEYPREFIX` or the path of an index; raises StoreError where that is none, or not one."""
     path = Path(features)
     if path.is_file() or (path / INDEX).is_file():
-        return FeatureSet(path if path.is_file() else path / INDEX)
+        return FeatureSet(path if path.is_file() else path / INDEX).check()
     name, _, key = features.strip("/").partition("/")
     known = list_features(cache)
     found = [each for each in known if each.name == name and each.key.startswith(key)]
@@ -167,4 +353,4 @@ def open_features(features: str, cache: Path) -> FeatureSet:
     if len(found) > 1:
         choices = "; ".join(map(_choice, found))
         raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which, as NAME/KEY")
-    return FeatureSet(found[0].path)
+    return FeatureSet(found[0].path).check()

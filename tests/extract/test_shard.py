@@ -1,16 +1,21 @@
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from extract import shard as story
 from extract.backbones import open_backbone
 from extract.forward import Extractor, build_extractor
 from extract.images import pixels
+from extract.loader import Loader
 from extract.shard import STAGES, Receipt, extract_shard
 from extract.spec import BackboneSpec, Record, Status
-from extract.store.shards import open_hdf5, read_shard, shards_in
+from extract.store.shards import read_shard, shards_in
 from tests.tiny import picture, put, tiny_spec
 
 
@@ -23,27 +28,39 @@ def records(folder: Path, n: int) -> list[Record]:
     return [Record(f"{i}.png", str(put(folder / f"{i}.png", i))) for i in range(n)]
 
 
-def made(listed: list[Record], extractor: Extractor, folder: Path, *, batch_size: int = 3) -> Receipt:
-    return extract_shard(listed, extractor, folder, batch_size=batch_size, workers=2, on_rows=lambda _: None)
+def made(
+    listed: list[Record],
+    extractor: Extractor,
+    folder: Path,
+    *,
+    batch_size: int = 3,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Receipt:
+    with Loader(extractor.recipe.preprocessing, workers=2) as loader:
+        return extract_shard(listed, extractor, loader, folder, batch_size=batch_size, on_rows=on_rows)
 
 
 def stored(folder: Path, name: str, layer: str = "penultimate") -> np.ndarray:
-    with open_hdf5(folder / name) as file:
+    with h5py.File(folder / name) as file:
         return file[f"layers/{layer}"][:]
+
+
+def of_picture(seed: int, extractor: Extractor) -> torch.Tensor:
+    values = pixels(picture(seed), extractor.recipe.preprocessing)
+    assert isinstance(values, np.ndarray)
+    return torch.from_numpy(values)
 
 
 def test_rows_lie_where_their_records_stood(tmp_path, extractor):
     steps = []
-    receipt = extract_shard(
-        records(tmp_path, 8), extractor, tmp_path / "out", batch_size=3, workers=2, on_rows=steps.append
-    )
+    receipt = made(records(tmp_path, 8), extractor, tmp_path / "out", on_rows=steps.append)
     assert (receipt.rows, receipt.bad, steps) == (8, 0, [3, 3, 2])
     assert set(receipt.stages.seconds) == set(STAGES)
     assert [path.name for path in shards_in(tmp_path / "out")] == [receipt.name]
     for layer in ("layer1", "penultimate"):
         rows = stored(tmp_path / "out", receipt.name, layer)
         for i, row in enumerate(rows):
-            alone = extractor(extractor.send([pixels(picture(i), extractor.recipe.preprocessing)]))[layer][0]
+            alone = extractor(extractor.send([of_picture(i, extractor)]))[layer][0]
             np.testing.assert_allclose(row, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -122,3 +139,51 @@ def test_an_exception_while_computing_leaves_no_file(tmp_path, extractor, monkey
     with pytest.raises(ZeroDivisionError):
         made(records(tmp_path, 2), extractor, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def interrupt_after(n: int) -> Callable[[int], None]:
+    """Press Ctrl-C when n rows are done."""
+    seen = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal seen
+        seen += rows
+        if seen >= n:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_rows
+
+
+@pytest.mark.parametrize(("after", "kept"), [(1, 3), (4, 6), (8, 8)])
+def test_an_interrupt_keeps_the_rows_that_are_done(tmp_path, extractor, after, kept):
+    listed = records(tmp_path, 8)
+    receipt = made(listed, extractor, tmp_path / "out", on_rows=interrupt_after(after))
+    assert (receipt.rows, receipt.interrupted) == (kept, True)
+    whole = made(listed, extractor, tmp_path / "whole")
+    shard = read_shard(tmp_path / "out" / receipt.name, extractor.recipe.key)
+    assert len(shard) == kept
+    rows = stored(tmp_path / "out", receipt.name)
+    np.testing.assert_array_equal(rows, stored(tmp_path / "whole", whole.name)[:kept])
+    assert not whole.interrupted
+
+
+def test_an_interrupt_before_the_first_rows_leaves_no_file(tmp_path, extractor, monkeypatch):
+    monkeypatch.setattr(Extractor, "__call__", lambda *_: signal.raise_signal(signal.SIGINT))
+    receipt = made(records(tmp_path, 2), extractor, tmp_path / "out")
+    assert (receipt.rows, receipt.interrupted) == (0, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_while_the_shard_is_written_does_not_cost_it(tmp_path, extractor, monkeypatch):
+    real, calls = story.write_shard, []
+
+    def write(*given: object) -> str:
+        calls.append(given)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(*given)
+
+    monkeypatch.setattr(story, "write_shard", write)
+    receipt = made(records(tmp_path, 5), extractor, tmp_path / "out")
+    assert (receipt.rows, receipt.interrupted) == (5, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [receipt.name]

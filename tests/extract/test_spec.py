@@ -41,6 +41,33 @@ def test_every_parameter_of_the_preprocessing_moves_the_key(field):
     assert dataclasses.replace(RECIPE, preprocessing=changed).key != RECIPE.key
 
 
+def test_the_pool_of_a_tap_and_its_layer_move_the_key():
+    for tap in (Tap("layer3"), Tap("layer4", "max")):
+        assert dataclasses.replace(RECIPE, taps=(tap,)).key != RECIPE.key
+
+
+def test_differences_are_told_in_words():
+    assert RECIPE.differences(RECIPE) == []
+    other = dataclasses.replace(
+        RECIPE,
+        weights_sha256="a" * 64,
+        preprocessing=dataclasses.replace(PRESET, resize_size=232, mean=(0.5, 0.5, 0.5)),
+        taps=(Tap("layer3"), Tap("penultimate", "max")),
+        nodes=("layer3", "flatten"),
+    )
+    assert other.differences(RECIPE) == [
+        "weights sha256 000000000000 -> aaaaaaaaaaaa",
+        "resize_size 256 -> 232",
+        "mean 0.485,0.456,0.406 -> 0.5,0.5,0.5",
+        "layers layer4 -> layer3, penultimate:max",
+    ]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_every_difference_has_words(field):
+    assert dataclasses.replace(RECIPE, **{field: CHANGED[field]}).differences(RECIPE)
+
+
 def test_the_key_is_fixed_for_all_time():
     assert RECIPE.key == "aa48d8236ccc5768ea0de6eeb91f03aa3fe48eb0414dfbeb4a614f2eafbf5ba2"
 

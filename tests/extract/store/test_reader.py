@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from extract.errors import StoreError
 from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap
 from extract.store import FeatureSet, files, list_features, open_features
-from extract.store.index import Entry, write_index
+from extract.store.index import FORMAT, FORMAT_VERSION, Entry, write_index
 from extract.store.inventory import describe, inventory
-from extract.store.shards import Rows, array, mapped, open_hdf5, read_shard, write_shard
+from extract.store.sealed import seal
+from extract.store.shards import Rows, read_shard, write_shard
 
 PRESET = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RECIPE = Recipe("builtin:x", "0" * 64, (Tap("a"), Tap("penultimate")), ("a", "b"), PRESET, "pillow", "fp32", "float32")
@@ -113,7 +114,7 @@ def test_the_file_opens_for_anyone_from_anywhere(tmp_path, monkeypatch):
 
 def test_a_missing_shard_is_an_error_to_us_and_nan_to_others(tmp_path):
     features = feature_set(tmp_path, [entry(0), entry(1)], [shard_of([0]), shard_of([1])])
-    first = next(iter(features._shards))[0]
+    first = features.shards[0][0]
     (features.folder / "shards" / first).unlink()
     with pytest.raises(StoreError, match="the shard is missing"):
         features.read("a")
@@ -161,14 +162,6 @@ def test_a_set_without_one_good_row_reads_as_nan(tmp_path):
         assert np.isnan(file["features"][:]).all()
 
 
-def test_rows_can_be_mapped_from_the_file(tmp_path):
-    name = write_shard(tmp_path, shard_of([0, 1, 2]), RECIPE.key)
-    with open_hdf5(tmp_path / name) as file:
-        values = mapped(file, "layers/penultimate")
-    assert isinstance(values, np.memmap)
-    assert values[[2, 0], 0].tolist() == [2, 0]
-
-
 def test_the_same_rows_make_the_same_shard(tmp_path):
     first = write_shard(tmp_path, shard_of([0, 1]), RECIPE.key)
     assert write_shard(tmp_path, shard_of([0, 1]), RECIPE.key) == first
@@ -186,28 +179,13 @@ def test_an_index_of_another_version_is_refused_and_hides_no_other(tmp_path):
     features = feature_set(tmp_path, [entry(0)], [shard_of([0])])
     strange = tmp_path / "other" / "0123456789ab" / "features.h5"
 
-    def fill(file: h5py.File) -> None:
-        file.attrs["format"], file.attrs["format_version"] = "offshelf-features", 1
-        file.attrs["recipe"], file.attrs["key"] = '{"views": 2}', "0123456789ab"
-
-    files.publish(strange, files.sealed("index", files.hdf5_image(fill))[1])
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "recipe": '{"views": 2}', "key": "0123456789ab"}
+    files.publish(strange, seal("index", attributes, lambda _: None)[1])
     with pytest.raises(StoreError, match="a recipe of another version"):
         FeatureSet(strange)
     listed = inventory(tmp_path)
     assert [each["features"] for each in listed["feature_sets"]] == [features.name]
     assert [each["features"] for each in listed["damaged"]] == ["other/0123456789ab"]
-
-
-def test_a_dataset_that_declares_more_than_its_file_holds_takes_no_memory(tmp_path):
-    def fill(file: h5py.File) -> None:
-        file.create_dataset("huge", shape=(10**12,), chunks=(1000,), dtype="u1")
-        file.create_dataset("late", shape=(10**12,), dtype="u1")
-
-    (tmp_path / "a.h5").write_bytes(files.hdf5_image(fill))
-    with open_hdf5(tmp_path / "a.h5") as file:
-        for name in ("huge", "late"):
-            with pytest.raises(StoreError, match="no way of ours"):
-                array(file, name)
 
 
 def test_weights_that_were_changed_are_found(tmp_path):

@@ -1,0 +1,42 @@
+"""The content of every image: the SHA-256 of its bytes, without reading the files that did not change."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from extract.loader import content_digests
+from extract.progress import Progress
+from extract.spec import Failure, Record
+from extract.store.known import Known, Signature, settled, signature_of
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The SHA-256 of every record's bytes, or why they cannot be read; what to remember of the files, if it is new."""
+
+    digests: list[bytes | Failure]
+    known: dict[str, tuple[Signature, bytes]]
+    changed: bool
+
+
+def find_contents(records: Sequence[Record], known: Known, *, workers: int, progress: Progress) -> Contents:
+    """Look up what is known, and read the other files."""
+    began_ns = time.time_ns()
+    signatures = [signature_of(record) for record in records]
+    found = [known.digest(record, signature) for record, signature in zip(records, signatures, strict=True)]
+    unread = [i for i, digest in enumerate(found) if digest is None]
+    digests: list[bytes | Failure] = [digest or b"" for digest in found]
+    progress.start("hash", len(unread))
+    for i, digest in zip(unread, content_digests((records[i] for i in unread), workers=workers), strict=True):
+        digests[i] = digest
+        if not _to_remember(records[i], signatures[i], began_ns):
+            signatures[i] = None
+        progress.advance(1)
+    remembered = zip(records, signatures, digests, strict=True)
+    by_id = {r.id: (s, d) for r, s, d in remembered if s is not None and isinstance(d, bytes)}
+    return Contents(digests, by_id, changed=by_id != known.by_id)
+
+
+def _to_remember(record: Record, signature: Signature | None, read_ns: int) -> bool:
+    """Tell whether a file that was read from `read_ns` on was one and the same all the time, and will show a change."""
+    return signature is not None and settled(signature, read_ns) and signature_of(record) == signature

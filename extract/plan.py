@@ -1,0 +1,110 @@
+"""The plan of an extraction: what of a data set the cache lacks, why, and whether the name fits the data."""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extract.errors import StoreError
+from extract.spec import Recipe, Record, Status
+from extract.store import FeatureSet, files, list_features
+from extract.store.index import Entry, locate
+from extract.store.reader import INDEX
+from extract.store.shards import Shard, read_shard, shards_in
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done: every image with its content, and those to compute, shard by shard.
+
+    `reused` images have their rows already; `duplicates` will share the row of an equal image.
+    """
+
+    entries: list[Entry]
+    shards: list[list[Record]]
+    reused: int
+    duplicates: int
+
+    @property
+    def computed(self) -> int:
+        """Images that the cache lacks."""
+        return sum(map(len, self.shards))
+
+
+def make_plan(entries: list[Entry], stored: Collection[bytes], shard_rows: int) -> Plan:
+    """Find out which contents are not `stored`; equal images are computed once."""
+    planned: set[bytes] = set()
+    todo, reused, duplicates = [], 0, 0
+    for entry in entries:
+        if entry.content in stored:
+            reused += 1
+        elif entry.content in planned:
+            duplicates += 1
+        elif isinstance(entry.content, bytes):
+            planned.add(entry.content)
+            todo.append(entry.record)
+    shards = [todo[start : start + shard_rows] for start in range(0, len(todo), shard_rows)]
+    return Plan(entries, shards, reused, duplicates)
+
+
+def stored_shards(folder: Path, key: str, *, repair: bool, thorough: bool) -> list[Shard]:
+    """Read what the shards of a folder know; damaged and foreign ones count as missing, and are removed if `repair`.
+
+    `thorough` looks at every byte of them.
+    """
+    shards = []
+    for path in shards_in(folder):
+        try:
+            shards.append(read_shard(path, key, thorough=thorough))
+        except StoreError as error:
+            log.warning("%s: %s. Its rows are computed again", path, error.what)
+            if repair:
+                files.remove([path])
+    return shards
+
+
+def stored_contents(shards: Sequence[Shard], *, but_failed: bool) -> Collection[bytes]:
+    """Return the contents that have a row; without bad rows where these are to be tried again."""
+    places = locate(shards)
+    if not but_failed:
+        return places.keys()
+    return {content for content, (number, row) in places.items() if shards[number].status[row] == Status.OK}
+
+
+def check_same_data(folder: Path, source: str, entries: Sequence[Entry]) -> None:
+    """Refuse a name that stands for other images: they came from another place, and most of them are not here."""
+    here = {entry.content for entry in entries}
+    for found in list_features(folder.parent.parent):
+        other = opened(found.path) if found.name == folder.parent.name else None
+        if other is None or other.source == source:
+            continue
+        if 2 * sum(digest.tobytes() in here for digest in other.sha256) < len(other):
+            raise StoreError(
+                f"the name {found.name!r} stands for other images, those of {other.source}",
+                where=source,
+                remedy="Give these another --name",
+            )
+
+
+def explain_miss(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Say how a recipe without features differs from the nearest one that the data set has; None where it has none."""
+    if (folder / INDEX).exists():
+        return None
+    others = [opened(found.path) for found in list_features(folder.parent.parent) if found.name == folder.parent.name]
+    compared = [(recipe.differences(other.recipe), other.name) for other in others if other is not None]
+    if not compared:
+        return None
+    differences, nearest = min(compared, key=lambda pair: (len(pair[0]), pair[1]))
+    return {"nearest": nearest, "differs_in": differences}
+
+
+def opened(path: Path) -> FeatureSet | None:
+    """Open an index, or say that there is none to rely on: a new one is about to be written."""
+    try:
+        return FeatureSet(path) if path.is_file() else None
+    except StoreError as error:
+        log.warning("%s: %s. It is written anew", path, error.what)
+        return None

@@ -1,0 +1,125 @@
+"""One extraction of a feature set at a time: a lock that ends with its process, and says who holds it.
+
+It saves double work and nothing more. The cache stays right without it: shards are immutable, and the index is
+replaced in one step.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from extract.errors import StoreError
+from extract.store import files
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+HELD = (errno.EAGAIN, errno.EACCES)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextlib.contextmanager
+def held(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs.
+
+    Where another process holds it: raises StoreError saying who, or, with `wait`, tells `on_wait` and waits. Where the
+    folder or the system takes no lock, goes on without one.
+    """
+    descriptor = _acquire(path, wait=wait, on_wait=on_wait)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock of a feature set: beside its folder, so that it can be held while that is removed."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int | None:
+    told = False
+    while (descriptor := _open(path)) is not None:
+        if _take(descriptor):
+            if _is_at(descriptor, path):
+                _sign(descriptor, path)
+                return descriptor
+            os.close(descriptor)  # its last holder removed it meanwhile: a newer file is the lock now
+            continue
+        who = _said(descriptor) or "another process"
+        os.close(descriptor)
+        if not wait:
+            raise StoreError(f"{who} is at work on it", where=str(path.parent), remedy="Wait for it with --wait")
+        if not told:
+            on_wait(f"waiting for {who}")
+            told = True
+        time.sleep(POLL_S)
+    return None
+
+
+def _open(path: Path) -> int | None:
+    """Open the lock file; None where there are no locks, or nothing can be written (who tries is told then)."""
+    if fcntl is None:
+        return None
+    try:
+        files.make_folder(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            return None
+        raise
+
+
+def _take(descriptor: int) -> bool:
+    assert fcntl is not None  # noqa: S101 a descriptor exists only where it does
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        log.warning(
+            "this file system has no locks (%s): two extractions at once would do the same work", error.strerror
+        )
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Say in the lock who holds it; what is there already was left by a process that died."""
+    if left := _said(descriptor):
+        log.info("%s: %s died; taking over", path, left)
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    said = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+    with contextlib.suppress(OSError):  # a full disk: nobody learns who holds the lock, and that is all
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, said, 0)
+
+
+def _said(descriptor: int) -> str:
+    """Read who signed a lock, "" where nobody did."""
+    try:
+        said = json.loads(os.pread(descriptor, 1000, 0))
+        return f"process {int(said['pid'])} on {str(said['host'])!a} (since {str(said['since'])!a})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""

@@ -1,0 +1,298 @@
+"""Sealed HDF5 files: known to be whole before anything is parsed, and read without HDF5.
+
+    block     512 bytes, a user block to HDF5: a line of JSON with the kind, and SHA-256 and length of all that follows
+    HDF5      an HDF5 file, for everyone
+    table     a line of JSON: the root attributes; name, type, shape, place and SHA-256 of every dataset; then, in 81
+              bytes, the SHA-256 of that line and its length
+
+Readers of ours go by the table and take the bytes of a dataset from their place. HDF5 never parses a byte for them:
+damaged and hostile HDF5 files crash and hang the library, read other files, and run plug-ins.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from extract.errors import StoreError
+
+BLOCK_BYTES = 512
+"""The smallest user block that HDF5 allows."""
+
+FOOTER_BYTES = 81
+"""After the table: its SHA-256 in hex, its length in 16 digits, a line feed."""
+
+MAX_TABLE_BYTES = 16 << 20
+TYPES = re.compile(r"\|u1|<i8|<f2|<f4|\|S[1-9][0-9]{0,8}")
+"""Types of datasets; S is text of fixed length."""
+
+REPAIR = "Run cache verify --repair, then extract again: it computes what is lost"
+AGAIN = "Run extract again: it is made anew"
+Attributes = Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One dataset of a sealed file: numpy's name of its type, its shape, its place in bytes from the file's begin."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    sha256: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that it takes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a sealed file says of itself: its SHA-256 (of all but the block), its size, attributes and datasets."""
+
+    sha256: str
+    n_bytes: int
+    attributes: dict[str, Any]
+    parts: dict[str, Part]
+
+
+def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -> tuple[str, bytes]:
+    """Build a sealed file in memory: its SHA-256 in hex, and its bytes.
+
+    `fill` creates the datasets, contiguous or virtual. (h5py that meets a full disk crashes the process at exit, and
+    what it appends to is lost to a kill; so it never writes to a disk here.)
+    """
+    name = secrets.token_hex(8)  # two files of one name would be one file to HDF5
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        for attribute, value in attributes.items():
+            file.attrs[attribute] = _storable(value)
+        fill(file)
+        file.flush()
+        image = file.id.get_file_image()
+        table = {"attributes": dict(attributes), "parts": _parts(file, image)}
+    line = json.dumps(table, separators=(",", ":")).encode()
+    body = b"".join([image, line, _footer(line)])
+    digest = hashlib.sha256(body).hexdigest()
+    return digest, _block(kind, digest, len(body)) + body
+
+
+def _storable(value: str | int) -> str | int | bytes:
+    """Return text as it is where it is UTF-8, and else as bytes: a path need not be text."""
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return value.encode("utf-8", "surrogateescape")
+    return value
+
+
+def _parts(file: h5py.File, image: bytes) -> dict[str, Any]:
+    """Say of every dataset that lies in the image where it does."""
+    parts: dict[str, Any] = {}
+    view = memoryview(image)
+
+    def note(name: str, found: h5py.Dataset | h5py.Group) -> None:
+        if not isinstance(found, h5py.Dataset) or found.is_virtual:
+            return
+        start = found.id.get_offset() or 0
+        digest = hashlib.sha256(view[start : start + found.nbytes]).hexdigest()
+        parts[name] = asdict(Part(found.dtype.str, found.shape, BLOCK_BYTES + start, digest))
+
+    file.visititems(note)
+    return parts
+
+
+def _block(kind: str, digest: str, n_bytes: int) -> bytes:
+    said = json.dumps({"offshelf": kind, "sha256": digest, "bytes": n_bytes}).encode() + b"\n"
+    return said.ljust(BLOCK_BYTES, b"\0")
+
+
+def _footer(line: bytes) -> bytes:
+    return f"{hashlib.sha256(line).hexdigest()}{len(line):016}\n".encode()
+
+
+def open_sealed(path: Path, kind: str) -> tuple[BinaryIO, Table]:
+    """Open a sealed file and read its table, for the price of two small reads; the datasets are not looked at.
+
+    Raises StoreError where the file is missing, of another kind or size, or its table is damaged.
+    """
+    try:
+        if not path.is_file():  # a pipe would hang whoever opens it
+            raise StoreError(f"the {kind} is missing", where=str(path), remedy=AGAIN)
+        file = path.open("rb")
+    except OSError as error:
+        raise unreadable(path, kind, error) from error
+    try:
+        return file, _read_table(file, path, kind)
+    except OSError as error:
+        file.close()
+        raise unreadable(path, kind, error) from error
+    except StoreError:
+        file.close()
+        raise
+
+
+def unreadable(path: Path, kind: str, error: OSError) -> StoreError:
+    """Return our error for one of the system's."""
+    return StoreError(f"the {kind} cannot be read ({error.strerror})", where=str(path), remedy="Check the disk")
+
+
+def damaged(path: Path, kind: str, what: str) -> StoreError:
+    """Return the error for a file that is not as it was written."""
+    return StoreError(f"the {kind} is damaged: {what}", where=str(path), remedy=remedy_for(kind))
+
+
+def remedy_for(kind: str) -> str:
+    """Say what helps where a file is lost: an extraction looks at every byte of an index, and not of every shard."""
+    return REPAIR if kind == "shard" else AGAIN
+
+
+def _read_table(file: BinaryIO, path: Path, kind: str) -> Table:
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    digest = _claimed(file.read(BLOCK_BYTES), n_bytes - BLOCK_BYTES, path, kind)
+    file.seek(max(BLOCK_BYTES, n_bytes - FOOTER_BYTES))
+    footer = file.read(FOOTER_BYTES)
+    length = int(footer[64:80]) if footer[64:80].isdigit() else 0
+    start = n_bytes - FOOTER_BYTES - length
+    if not 0 < length <= MAX_TABLE_BYTES or start < BLOCK_BYTES:
+        raise damaged(path, kind, "it has no table of its parts")
+    file.seek(start)
+    line = file.read(length)
+    if _footer(line) != footer:
+        raise damaged(path, kind, "the SHA-256 of the table of its parts is not the recorded one")
+    try:
+        value = json.loads(line)
+        parts = {name: _part(said, start) for name, said in value["parts"].items()}
+        return Table(digest, n_bytes, dict(value["attributes"]), parts)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise damaged(path, kind, "the table of its parts is none") from error
+
+
+def _claimed(block: bytes, n_bytes: int, path: Path, kind: str) -> str:
+    """Return the SHA-256 that a block claims. It is compared and not parsed: there is only one that can be right."""
+    pattern = _block(kind, "?" * 64, max(0, n_bytes))
+    start = pattern.index(b"?")
+    if not block.startswith(pattern[: pattern.index(b",")]):
+        raise StoreError(f"no {kind} of offshelf", where=str(path), remedy="Run extract again")
+    digest = block[start : start + 64]
+    if block != pattern.replace(b"?" * 64, digest) or not digest.isalnum():
+        raise damaged(path, kind, "its first 512 bytes do not fit the rest")
+    return digest.decode()
+
+
+def _part(said: Any, end: int) -> Part:
+    """Check one entry of a table: what it claims takes no memory yet, and lies inside the file."""
+    part = Part(str(said["dtype"]), tuple(said["shape"]), said["offset"], str(said["sha256"]))
+    sizes = (*part.shape, part.offset)
+    if not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes) or len(part.shape) > 2:
+        raise ValueError("no shape")
+    if not TYPES.fullmatch(part.dtype):
+        raise ValueError("no type of ours")
+    if part.offset < BLOCK_BYTES or part.offset + part.n_bytes > end:
+        raise ValueError("beyond the file")
+    return part
+
+
+def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> np.ndarray:
+    """Read one dataset whole, and prove it."""
+    part = part_of(path, kind, table, name)
+    file.seek(part.offset)
+    data = file.read(part.n_bytes)
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise damaged(path, kind, f"the SHA-256 of the dataset {name!r} is not the recorded one")
+    return np.frombuffer(data, part.dtype).reshape(part.shape)
+
+
+def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str, *, known: bool = False) -> Part:
+    """Prove one dataset without keeping it, unless it is `known` to be whole.
+
+    (Read, not mapped: a disk that fails is then an error and not a crash.)
+    """
+    part = part_of(path, kind, table, name)
+    if not known and _digest(file, part.offset, part.n_bytes) != part.sha256:
+        raise damaged(path, kind, f"the SHA-256 of the dataset {name!r} is not the recorded one")
+    return part
+
+
+def part_of(path: Path, kind: str, table: Table, name: str) -> Part:
+    """Look a dataset up in the table."""
+    if name not in table.parts:
+        raise damaged(path, kind, f"it holds no dataset {name!r}")
+    return table.parts[name]
+
+
+def _digest(file: BinaryIO, start: int, n_bytes: int) -> str:
+    total = hashlib.sha256()
+    file.seek(start)
+    while n_bytes > 0 and (chunk := file.read(min(n_bytes, 1 << 20))):
+        total.update(chunk)
+        n_bytes -= len(chunk)
+    return total.hexdigest()
+
+
+def damage(path: Path, kind: str) -> str:
+    """Look at every byte of a sealed file and say what is wrong, naming the dataset; "" where all is well."""
+    try:
+        file, table = open_sealed(path, kind)
+    except StoreError as error:
+        return error.what
+    with file:
+        try:
+            if _digest(file, BLOCK_BYTES, table.n_bytes) == table.sha256:
+                return ""
+            bad = [
+                name for name, part in table.parts.items() if _digest(file, part.offset, part.n_bytes) != part.sha256
+            ]
+        except OSError as error:
+            return unreadable(path, kind, error).what
+    return f"the SHA-256 of {_named(bad)} is not the recorded one"
+
+
+def parse(data: bytes, path: Path, kind: str) -> tuple[Table, dict[str, np.ndarray]]:
+    """Prove every byte of a sealed file in memory, and return its table and its datasets, which share the memory."""
+    table = _read_table(io.BytesIO(data), path, kind)
+    view = memoryview(data)
+    if hashlib.sha256(view[BLOCK_BYTES:]).hexdigest() != table.sha256:
+        bad = [n for n, p in table.parts.items() if hashlib.sha256(_slice(view, p)).hexdigest() != p.sha256]
+        raise damaged(path, kind, f"the SHA-256 of {_named(bad)} is not the recorded one")
+    parts = table.parts.items()
+    return table, {name: np.frombuffer(_slice(view, part), part.dtype).reshape(part.shape) for name, part in parts}
+
+
+def _slice(view: memoryview, part: Part) -> memoryview:
+    return view[part.offset : part.offset + part.n_bytes]
+
+
+def _named(bad: list[str]) -> str:
+    return ", ".join(f"dataset {name!r}" for name in bad) or "the HDF5 structure around the datasets"
+
+
+def same_content(path: Path, kind: str, data: bytes, *, but: Collection[str]) -> bool:
+    """Tell whether a file is whole and says what `data`, a sealed file in memory, does; `but` names attributes."""
+    if damage(path, kind):
+        return False
+    file, there = open_sealed(path, kind)
+    file.close()
+    new = _read_table(io.BytesIO(data), path, kind)
+    said, says = ({k: v for k, v in table.attributes.items() if k not in but} for table in (there, new))
+    return said == says and there.parts == new.parts
+
+
+def text_array(texts: list[str]) -> np.ndarray:
+    """Text as UTF-8 of fixed length, which lies with the data; names that are no UTF-8 keep their bytes."""
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    length = max((len(text) for text in encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, length)))
+
+
+def texts_of(values: np.ndarray) -> list[str]:
+    """Read what `text_array` wrote."""
+    return [value.decode("utf-8", "surrogateescape") for value in values.tolist()]
