@@ -2,18 +2,15 @@
 
 One documented policy, part of every key as `DECODER`: the format is told by content, not by name (JPEG, PNG, WebP, BMP,
 GIF, TIFF); the first frame counts; the orientation in the EXIF data is applied; what is transparent lies on white; 16
-bits are scaled to 8; CMYK and palettes become RGB as Pillow does it.
+bits are scaled to 8; CMYK and palettes become RGB as Pillow does it. Without torch, so that a process that decodes is
+started in a moment.
 """
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
 from extract.spec import Failure, Preprocessing, Status
 
@@ -23,7 +20,20 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 128 << 20
 MAX_PIXELS = 128_000_000
 MAX_ASPECT = 200
-"""Limits of one image: bytes of the file, pixels, and long side over short side (resizing blows a thin strip up)."""
+MAX_SECONDS = 30
+"""Limits of one image: bytes of the file, pixels, long side over short side (resizing blows a thin strip up), and
+seconds of CPU time, which the process that decodes sets itself. One of MAX_PIXELS took 6 s (JPEG) to 14 s (WebP)."""
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "hamming": Image.Resampling.HAMMING,
+    "box": Image.Resampling.BOX,
+    "nearest-exact": Image.Resampling.NEAREST,
+}
+"""torchvision's names of interpolations, and what it asks of Pillow under each."""
 
 WIDE_MODES = ("I", "F")
 """Modes of 32 bits a pixel, whose range nobody knows."""
@@ -45,7 +55,7 @@ def decode(data: bytes) -> Image.Image | Failure:
     except Image.DecompressionBombError:
         return Failure(Status.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels")
     except MemoryError:
-        raise  # it tells of this machine now and not of the image
+        raise  # whoever limits the memory knows what it means
     except Exception as error:  # decoders meet hostile bytes: they raise anything, and one file must not stop a run
         return Failure(Status.DAMAGED, f"{type(error).__name__}: {error}"[:200])
 
@@ -89,11 +99,23 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled)
 
 
-def pixels(image: Image.Image, preset: Preprocessing) -> Tensor | Failure:
-    """Resize the shorter side and crop the centre, as torchvision's preset does on Pillow images: (3, H, W) uint8."""
+def pixels(image: Image.Image, preset: Preprocessing) -> np.ndarray | Failure:
+    """Resize the shorter side and crop the centre, bitwise as torchvision's preset does it: (3, H, W) uint8."""
     width, height = image.size
     if preset.resize_size**2 * max(width, height) > MAX_PIXELS * min(width, height):
         return Failure(Status.TOO_LARGE, f"{width} x {height}, resized, is more than {MAX_PIXELS:,} pixels")
-    whole: Any = image  # torchvision's annotations know tensors only
-    resized = F.resize(whole, [preset.resize_size], interpolation=InterpolationMode(preset.interpolation))
-    return F.pil_to_tensor(F.center_crop(resized, [preset.crop_size]))
+    resized = image.resize(_resized(image.size, preset.resize_size), RESAMPLING[preset.interpolation])
+    cropped = resized.crop(_centre(resized.size, preset.crop_size))
+    return np.ascontiguousarray(np.asarray(cropped).transpose(2, 0, 1))
+
+
+def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """Return the size whose shorter side is `short`; the longer one is rounded down."""
+    width, height = size
+    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+
+
+def _centre(size: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    """Return the square in the middle as left, top, right, bottom; halves are rounded to even."""
+    left, top = (round((length - side) / 2) for length in size)
+    return left, top, left + side, top + side

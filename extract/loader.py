@@ -1,24 +1,31 @@
-"""Loading: records -> pixels, read and decoded on threads ahead of the network, in order."""
+"""Loading: records -> pixels, in order and ahead of the network: read on threads, decoded in processes.
+
+Each thread reads and hashes a file, and waits for a process of `decoding` to make pixels of it: what a decoder does to
+its process costs one row.
+"""
 
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from extract import images
+from extract.decoding import Decoders
 from extract.sources import read_bytes
-from extract.spec import Failure, Preprocessing, Record, Status
+from extract.spec import Failure, Preprocessing, Record
 
 T = TypeVar("T")
 
 NO_DIGEST = bytes(32)
-"""Stands for the SHA-256 of bytes that could not be read."""
+"""Stands for the SHA-256 where a row must not be reused: its bytes could not be read, or the machine failed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +38,50 @@ class Loaded:
     decode_s: float
 
 
-def load(record: Record, preset: Preprocessing) -> Loaded:
-    """Read, hash, decode, resize and crop one image."""
-    began = time.perf_counter()
-    data = read_bytes(record, images.MAX_BYTES)
-    if isinstance(data, Failure):
-        return Loaded(NO_DIGEST, data, time.perf_counter() - began, 0.0)
-    digest = hashlib.sha256(data).digest()
-    read = time.perf_counter()
-    try:
-        image = images.decode(data)
-        outcome = image if isinstance(image, Failure) else images.pixels(image, preset)
-    except MemoryError:  # without its digest the row is computed again next time
-        digest, outcome = NO_DIGEST, Failure(Status.TOO_LARGE, "too large for the memory that is free")
-    return Loaded(digest, outcome, read - began, time.perf_counter() - read)
+class Loader:
+    """Loads images for one preset on up to `workers` threads, each with a process that decodes.
+
+    Threads and processes are started as they are needed and live until `close`; use it as a context manager.
+    """
+
+    def __init__(self, preset: Preprocessing, *, workers: int) -> None:
+        self._threads = ThreadPoolExecutor(workers)
+        self._decoders = Decoders(preset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def batches(self, records: Iterable[Record], batch_size: int) -> Generator[list[Loaded], None, None]:
+        """Yield the records batch by batch, in order; two batches ahead of what is taken, so memory is bounded.
+
+        Raises DecoderError where no process can be started.
+        """
+        with closing(_ahead(self._threads, self.load, records, window=3 * batch_size)) as loaded:
+            while batch := list(islice(loaded, batch_size)):
+                yield batch
+
+    def load(self, record: Record) -> Loaded:
+        """Read, hash, decode, resize and crop one image."""
+        began = time.perf_counter()
+        data = read_bytes(record, images.MAX_BYTES)
+        if isinstance(data, Failure):
+            return Loaded(NO_DIGEST, data, time.perf_counter() - began, 0.0)
+        digest = hashlib.sha256(data).digest()
+        read = time.perf_counter()
+        decoded = self._decoders.decode(data)
+        outcome = decoded.outcome if isinstance(decoded.outcome, Failure) else torch.from_numpy(decoded.outcome)
+        digest = digest if decoded.lasting else NO_DIGEST
+        return Loaded(digest, outcome, read - began, time.perf_counter() - read)
+
+    def close(self) -> None:
+        """Drop what was not begun, cut short what was, and leave no thread and no process behind."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoders.kill()
+        self._threads.shutdown()
+        self._decoders.close()
 
 
 def content_digest(record: Record) -> bytes | Failure:
@@ -56,28 +93,34 @@ def content_digest(record: Record) -> bytes | Failure:
 def load_batches(
     records: Iterable[Record], preset: Preprocessing, *, batch_size: int, workers: int
 ) -> Iterator[list[Loaded]]:
-    """Yield the records batch by batch, in order; `workers` threads stay two batches ahead, so memory is bounded."""
-    loaded = _ahead(lambda record: load(record, preset), records, workers=workers, window=3 * batch_size)
-    while batch := list(islice(loaded, batch_size)):
-        yield batch
+    """Yield the records batch by batch from a loader of their own; see `Loader.batches`."""
+    with Loader(preset, workers=workers) as loader:
+        yield from loader.batches(records, batch_size)
 
 
 def content_digests(records: Iterable[Record], *, workers: int) -> Iterator[bytes | Failure]:
     """Yield the content digest of each record, in order."""
-    return _ahead(content_digest, records, workers=workers, window=32 * workers)
+    with (
+        ThreadPoolExecutor(workers) as threads,
+        closing(_ahead(threads, content_digest, records, 32 * workers)) as all_,
+    ):
+        yield from all_
 
 
-def _ahead(work: Callable[[Record], T], records: Iterable[Record], *, workers: int, window: int) -> Iterator[T]:
+def _ahead(
+    threads: Executor, work: Callable[[Record], T], records: Iterable[Record], window: int
+) -> Generator[T, None, None]:
     """Map `work` over the records on threads, in order, never more than `window` of them started and not yet taken.
 
     (`Executor.map` takes in all of its input before the first result.)
     """
-    with ThreadPoolExecutor(workers) as pool:
-        todo = iter(records)
-        started: deque[Future[T]] = deque(pool.submit(work, record) for record in islice(todo, window))
-        try:
-            while started:
-                yield started.popleft().result()
-                started.extend(pool.submit(work, record) for record in islice(todo, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    todo = iter(records)
+    started: deque[Future[T]] = deque()
+    try:
+        started.extend(threads.submit(work, record) for record in islice(todo, window))
+        while started:
+            yield started.popleft().result()
+            started.extend(threads.submit(work, record) for record in islice(todo, 1))
+    finally:
+        for future in started:
+            future.cancel()

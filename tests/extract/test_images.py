@@ -4,15 +4,18 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, ResNet18_Weights, ResNet50_Weights
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
 
 from extract.backbones.backbone import preprocessing_of
 from extract.forward import normalise
 from extract.images import MAX_PIXELS, decode, pixels
-from extract.spec import Failure, Preprocessing, Status
+from extract.spec import INTERPOLATIONS, Failure, Preprocessing, Status
 from tests.tiny import picture
 
 # What images.py ignores at import, pytest's own filters bring back.
@@ -303,10 +306,25 @@ def test_pixels_are_bitwise_those_of_torchvisions_preset(weights, size):
     transform = weights.transforms()
     preset = preprocessing_of(transform)
     image = picture(5, size)
-    got = normalise(pixels(image, preset)[None], preset)[0]
+    got = normalise(torch.from_numpy(pixels(image, preset))[None], preset)[0]
     expected = transform(image)
     assert got.dtype == expected.dtype
     assert got.equal(expected)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(40, 36), (33, 33), (1, 150), (199, 7), (65, 64)])
+@pytest.mark.parametrize("sides", [(33, 32), (32, 32), (35, 10)])
+def test_every_interpolation_and_shape_is_bitwise_as_in_torchvision(interpolation, size, sides):
+    resize_size, crop_size = sides
+    preset = Preprocessing(resize_size, crop_size, interpolation, (0.5,) * 3, (0.5,) * 3)
+    image = picture(6, size)
+    resized = F.resize(image, [resize_size], InterpolationMode(interpolation))
+    expected = F.pil_to_tensor(F.center_crop(resized, [crop_size])).numpy()
+    got = pixels(image, preset)
+    assert got.dtype == np.uint8
+    assert got.flags.c_contiguous
+    assert np.array_equal(got, expected)
 
 
 def test_the_transparent_grey_of_sixteen_bits_lies_on_white():

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 
-from extract import images
 from extract import run as story
 from extract.errors import OptionError, StoreError
 from extract.run import dry_run, extract
@@ -571,23 +570,6 @@ def test_damaged_weights_in_the_cache_are_written_anew(spec):
     assert counts(extract(replace(spec, rehash=True))) == {"rows": 8, "reused": 8}
     features.check_weights()
     assert features.weights_path.read_bytes() == whole
-
-
-def test_a_row_that_memory_ran_out_on_is_computed_again(spec, monkeypatch):
-    real = images.decode
-    failed: list[bytes] = []
-
-    def decode(data: bytes) -> object:
-        if not failed:
-            failed.append(data)
-            raise MemoryError
-        return real(data)
-
-    monkeypatch.setattr(images, "decode", decode)
-    done = extract(spec)
-    assert done["bad"] == 1
-    assert "memory ran out" in done["bad_rows"][0]["reason"]
-    assert counts(extract(spec)) == {"rows": 8, "computed": 1, "reused": 7}
 
 
 def test_a_name_is_not_taken_over_by_a_folder_that_shares_one_image(spec, data, tmp_path):

@@ -1,0 +1,165 @@
+"""A decoder that crashes, hangs or takes all memory costs its image's row; no process outlives the one it works for."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from extract.decoding import pool
+from extract.loader import NO_DIGEST, Loaded, Loader
+from extract.run import extract
+from extract.spec import Failure, Preprocessing, Record, Status
+from tests import hostile
+from tests.tiny import put, tiny_folder, tiny_spec
+
+pytestmark = pytest.mark.fault
+
+PRESET = Preprocessing(33, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
+IMAGES = 60
+ROOT = Path(__file__).parents[2]
+
+ENDS = {
+    b"SEGV": (Status.CRASHED, "SIGSEGV"),
+    b"ABRT": (Status.CRASHED, "SIGABRT"),
+    b"KILL": (Status.CRASHED, "SIGKILL"),
+    b"EXIT": (Status.CRASHED, "exit code 3"),
+    b"SPIN": (Status.TOO_SLOW, "CPU time"),
+    b"WAIT": (Status.TOO_SLOW, "more than"),
+    b"BLOW": (Status.TOO_LARGE, "memory"),
+}
+CHOSEN = {row: list(ENDS)[row % len(ENDS)] for row in range(0, IMAGES, 3)}
+NOT_LASTING = (b"KILL", b"WAIT")
+
+
+def loaded(records: list[Record], workers: int = 2) -> list[Loaded]:
+    with Loader(PRESET, workers=workers) as loader:
+        return [item for batch in loader.batches(records, 8) for item in batch]
+
+
+def append(path: str, marker: bytes) -> None:
+    with Path(path).open("ab") as file:
+        file.write(marker)
+
+
+def test_the_chosen_images_are_bad_and_no_others(tmp_path, monkeypatch):
+    records = [Record(str(i), str(put(tmp_path / f"{i}.png", i))) for i in range(IMAGES)]
+    clean = loaded(records)
+    for row, marker in CHOSEN.items():
+        append(records[row].path, marker)
+    append(records[1].path, b"TALK")
+    monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM)
+    got = loaded(records)
+    assert len(CHOSEN) == 20
+    assert [i for i, item in enumerate(got) if isinstance(item.outcome, Failure)] == list(CHOSEN)
+    for row, marker in CHOSEN.items():
+        status, said = ENDS[marker]
+        assert got[row].outcome.status == status
+        assert said in got[row].outcome.reason
+        assert (got[row].digest == NO_DIGEST) == (marker in NOT_LASTING)
+    for row in set(range(IMAGES)) - set(CHOSEN):
+        assert got[row].outcome.equal(clean[row].outcome)
+
+
+def test_a_loader_that_is_left_does_not_wait_for_a_decoder_that_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 60"))
+    records = [Record(str(i), str(put(tmp_path / f"{i}.png", i))) for i in range(20)]
+    for record in records[2:]:
+        append(record.path, b"WAIT")
+    began = time.monotonic()
+    with Loader(PRESET, workers=2) as loader:
+        batches = loader.batches(records, 2)
+        assert all(isinstance(item.outcome, Tensor) for item in next(batches))
+    assert time.monotonic() - began < 30
+
+
+# A parent that starts decoders, says which processes they are, and then waits with one of them idle, one at work.
+PARENT = """
+import sys, threading, time
+from extract.decoding import pool
+from extract.spec import Preprocessing
+from tests import hostile
+
+pool.PROGRAM = hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 1")
+preset = Preprocessing(33, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
+idle, busy = pool.Decoder(preset), pool.Decoder(preset)
+idle.decode(b""), busy.decode(b"")
+print(idle._process.pid, busy._process.pid, flush=True)
+busy.decode(b"WAIT")
+time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for init to notice does not."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_no_worker_outlives_a_parent_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(map(alive, workers))
+        os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def scan_bomb(side_px: int, scans: int) -> bytes:
+    """A small progressive JPEG whose last scan comes again and again; each costs a pass over all of the pixels."""
+    file = io.BytesIO()
+    Image.new("L", (side_px, side_px), 99).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:last] + data[last:end] * scans + data[end:]
+
+
+def test_a_bomb_of_scans_ends_with_the_time(monkeypatch):
+    bomb = scan_bomb(3000, 3000)
+    assert len(bomb) < 1 << 20
+    monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM)
+    decoder = pool.Decoder(PRESET)
+    outcome = decoder.decode(bomb).outcome
+    decoder.close()
+    assert isinstance(outcome, Failure)
+    assert outcome.status == Status.TOO_SLOW
+
+
+ONCE = """
+import json, os, sys
+sys.path[:] = json.loads(sys.argv[1])
+from extract import images
+real = images.decode
+
+def decode(data):
+    if data.endswith(b"ONCE") and not os.path.exists({flag!r}):
+        os.mkdir({flag!r})
+        os.kill(os.getpid(), {signal})
+    return real(data)
+
+images.decode = decode
+"""
+
+
+@pytest.mark.parametrize(("number", "computed_again"), [(signal.SIGSEGV, 0), (signal.SIGKILL, 1)])
+def test_a_row_is_computed_again_only_where_the_machine_failed_it(tmp_path, monkeypatch, number, computed_again):
+    spec = tiny_spec(tiny_folder(tmp_path / "pets"), tmp_path / "cache")
+    append(f"{spec.data}/cat/00.png", b"ONCE")
+    once = ONCE.format(flag=str(tmp_path / "flag"), signal=int(number))
+    monkeypatch.setattr(pool, "PROGRAM", once + pool.PROGRAM)
+    first, second = extract(spec), extract(spec)
+    assert (first["bad"], first["computed"]) == (1, 8)
+    assert (second["bad"], second["computed"]) == (1 - computed_again, computed_again)
