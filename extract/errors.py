@@ -41,6 +41,14 @@ class StoreError(OffshelfError):
     """The cache cannot be read or written, or is not what its index says."""
 
 
+class DriftError(OffshelfError):
+    """This machine makes something else of the golden images than it should: it may not write a row."""
+
+
+class UnreadableError(StoreError):
+    """The system could not read a file of the cache: that says nothing of what is in it."""
+
+
 class FitError(OffshelfError):
     """The features cannot be fitted: no labels, one class, too few images."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extract.errors import StoreError
+from extract.errors import StoreError, UnreadableError
 from extract.spec import Recipe, Record, Status
 from extract.store import FeatureSet, files, list_features
 from extract.store.index import Entry, locate
@@ -53,12 +53,14 @@ def make_plan(entries: list[Entry], stored: Collection[bytes], shard_rows: int) 
 def stored_shards(folder: Path, key: str, *, repair: bool, thorough: bool) -> list[Shard]:
     """Read what the shards of a folder know; damaged and foreign ones count as missing, and are removed if `repair`.
 
-    `thorough` looks at every byte of them.
+    `thorough` looks at every byte of them. Raises UnreadableError where the disk fails: the shard itself may be whole.
     """
     shards = []
     for path in shards_in(folder):
         try:
             shards.append(read_shard(path, key, thorough=thorough))
+        except UnreadableError:
+            raise
         except StoreError as error:
             log.warning("%s: %s. Its rows are computed again", path, error.what)
             if repair:

@@ -39,17 +39,17 @@ def remove(paths: Iterable[Path]) -> None:
     """Remove files for good; those that are gone already are no error."""
     for folder, inside in itertools.groupby(paths, key=lambda path: path.parent):
         for path in inside:
-            with _told(path, "removed"), contextlib.suppress(FileNotFoundError):
+            with told(path, "removed"), contextlib.suppress(FileNotFoundError):
                 path.unlink()
-        with _told(folder, "written"), contextlib.suppress(FileNotFoundError):
-            _sync_folder(folder)
+        with told(folder, "written"), contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)
 
 
 @contextlib.contextmanager
 def _written(path: Path, data: bytes) -> Iterator[Path]:
     """A temporary file with `data`, on disk for good; on leaving, it is gone and the folder is on disk, too."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-    with _told(path, f"written ({len(data):,} bytes)"):
+    with told(path, f"written ({len(data):,} bytes)"):
         try:
             make_folder(path.parent)
             _write(temporary, data)
@@ -57,11 +57,11 @@ def _written(path: Path, data: bytes) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _told(path: Path, done: str) -> Iterator[None]:
+def told(path: Path, done: str) -> Iterator[None]:
     """Turn the system's errors into ours."""
     try:
         yield
@@ -93,10 +93,11 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     if os.name != "posix":
         return  # only POSIX systems open a folder, and only there is it needed
     descriptor = os.open(folder, os.O_RDONLY)

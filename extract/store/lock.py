@@ -44,12 +44,29 @@ def held(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> Iterator[
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 path.unlink()
-            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def lock_of(folder: Path) -> Path:
     """Return the lock of a feature set: beside its folder, so that it can be held while that is removed."""
     return folder.with_name(f".{folder.name}.lock")
+
+
+def holder(path: Path) -> str:
+    """Say who holds a lock file, and leave it alone; "" where nobody does, or there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return _said(descriptor) or "another process" if error.errno in HELD else ""
+    finally:
+        os.close(descriptor)
+    return ""
 
 
 def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int | None:
@@ -76,13 +93,14 @@ def _open(path: Path) -> int | None:
     """Open the lock file; None where there are no locks, or nothing can be written (who tries is told then)."""
     if fcntl is None:
         return None
-    try:
-        files.make_folder(path.parent)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        if error.errno in UNWRITABLE:
-            return None
-        raise
+    with files.told(path, "written"):
+        try:
+            files.make_folder(path.parent)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno in UNWRITABLE:
+                return None
+            raise
 
 
 def _take(descriptor: int) -> bool:

@@ -4,6 +4,7 @@ What an index says is proven byte by byte when it is opened, and every array of 
 """
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 from extract.errors import OffshelfError, StoreError, unknown
 from extract.spec import Recipe, Status, weights_digest
 from extract.store import index, shards
-from extract.store.index import FORMAT, FORMAT_VERSION, NO_SHARD
+from extract.store.index import FORMAT, FORMAT_VERSION, NO_LABEL, NO_SHARD
 from extract.store.sealed import AGAIN, REPAIR, damaged, open_sealed, parse, prove_part, texts_of, unreadable
 
 INDEX = "features.h5"
@@ -27,6 +28,10 @@ SHARDS = "shards"
 RECIPE = "recipe.json"
 WEIGHTS = "weights.safetensors"
 KEY_DIGITS = 12
+HEX = re.compile("[0-9a-f]{64}")
+COLUMNS = ("labels", "status", "sha256", "filenames", "splits", "groups", "errors", "rows/shard", "rows/row")
+"""Datasets of an index with an entry for every image."""
+
 MAX_INDEX_BYTES = 8 << 30
 """About 40 million images."""
 
@@ -125,8 +130,18 @@ class FeatureSet:
     @cached_property
     def shards(self) -> list[tuple[str, str, int, int]]:
         """The shards that hold the rows: file name, SHA-256, bytes, rows."""
-        numbers = (self._column(f"shards/{name}").tolist() for name in ("bytes", "rows"))
-        return list(zip(self._texts("shards/name"), self._texts("shards/sha256"), *numbers, strict=True))
+        names, digests = self._texts("shards/name"), self._texts("shards/sha256")
+        sizes, rows = (self._column(f"shards/{name}").tolist() for name in ("bytes", "rows"))
+        if names != [shards.name_of(digest) for digest in digests] or not all(map(HEX.fullmatch, digests)):
+            raise damaged(self.path, index.KIND, "its shards are not named by their SHA-256")
+        if not len(names) == len(sizes) == len(rows):
+            raise damaged(self.path, index.KIND, "its table of shards has columns of several lengths")
+        return list(zip(names, digests, sizes, rows, strict=True))
+
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the row of every image lies: number into `shards` (N,) int64, -1 for none, and row in it (N,) int64."""
+        return self._shard, self._row
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._parts:
@@ -158,10 +173,11 @@ class FeatureSet:
         """Raise where a row lies in no shard, or beyond its end."""
         rows = np.array([*(rows for *_, rows in self.shards), 1 << 62], np.int64)
         n = len(self.shards)
-        columns = (self.labels, self.status, self.sha256, self._shard, self._row, self._column("filenames"))
+        columns = [self._column(name) for name in COLUMNS]
         stored = self._shard != NO_SHARD
         if (
             len({len(column) for column in columns}) > 1
+            or ((self.labels < NO_LABEL) | (self.labels >= len(self._column("label_names")))).any()
             or ((self._shard < NO_SHARD) | (self._shard >= n)).any()
             or ((self._row[stored] < 0) | (self._row[stored] >= rows[self._shard[stored]])).any()
             or (self.status[~stored] == Status.OK).any()
@@ -237,10 +253,7 @@ class FeatureSet:
         with file:
             if table.sha256 != digest:
                 raise damaged(path, shards.KIND, "its SHA-256 is not the one in the index")
-            try:
-                part = prove_part(file, path, shards.KIND, table, dataset, known=(layer, number) in self._proven)
-            except OSError as error:
-                raise unreadable(path, shards.KIND, error) from error
+            part = prove_part(file, path, shards.KIND, table, dataset, known=(layer, number) in self._proven)
             if part.shape != (rows, self.dims[layer]) or np.dtype(part.dtype) != np.dtype(self.recipe.store):
                 raise damaged(path, shards.KIND, f"the dataset {dataset!r} is of another shape or type")
             self._proven.add((layer, number))

@@ -1,9 +1,14 @@
 import csv
+import errno
+import json
 import os
 import shutil
+import signal
 import tarfile
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,17 @@ import h5py
 import numpy as np
 import pytest
 
+from extract import images, loader
 from extract import run as story
-from extract.errors import OptionError, StoreError
+from extract.errors import Interrupted, OptionError, StoreError
+from extract.progress import Silent
 from extract.run import dry_run, extract
-from extract.spec import ExtractSpec, Status
+from extract.spec import BackboneSpec, ExtractSpec, Record, Status
 from extract.store import FeatureSet, open_features
-from extract.store.sealed import BLOCK_BYTES
+from extract.store.known import FINE_NS, read_known, signature_of, write_known
+from extract.store.lock import held, lock_of
+from extract.store.sealed import BLOCK_BYTES, parse
+from tests.faults.storage import InProcess
 from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_of, tiny_folder, tiny_spec
 
 COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
@@ -326,10 +336,15 @@ def test_a_lost_shard_reads_as_nan_or_not_at_all_and_just_its_rows_are_computed_
     assert_as_from_scratch(again, spec, tmp_path)
 
 
+def flipped(old: bytes) -> bytes:
+    """Flip a byte of the rows of a shard, or of the names of an index."""
+    parts = parse(old, Path(), json.loads(old[:BLOCK_BYTES].rstrip(b"\0"))["offshelf"])[0].parts
+    at = parts.get("layers/layer1", parts.get("filenames")).offset
+    return old[:at] + bytes([old[at] ^ 1]) + old[at + 1 :]
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "a flipped byte in the rows": lambda old: (
-        old[: len(old) // 2] + bytes([old[len(old) // 2] ^ 1]) + old[len(old) // 2 + 1 :]
-    ),
+    "a flipped byte in the rows": flipped,
     "a flipped last byte": lambda old: old[:-1] + bytes([old[-1] ^ 0x80]),
     "a missing end": lambda old: old[:-100],
     "an empty file": lambda _: b"",
@@ -344,8 +359,8 @@ def test_a_damaged_shard_is_never_read_and_extract_computes_what_is_lost(spec, d
     victim = shards_of(done)[0]
     lost = rows_behind(done, victim).sum()
     victim.write_bytes(DAMAGES[damage](victim.read_bytes()))
-    with pytest.raises(StoreError, match="Run cache verify --repair, then extract|Run extract again"):
-        features_of(done).read("penultimate")
+    with pytest.raises(StoreError, match=r"Run cache verify --repair, then extract|Run extract again"):
+        [features_of(done).read(layer) for layer in ("layer1", "penultimate")]
     again = extract(replace(spec, rehash=True))
     assert counts(again) == {"rows": 8, "computed": lost, "reused": 8 - lost}
     assert_as_from_scratch(again, spec, tmp_path)
@@ -586,3 +601,220 @@ def test_a_name_is_not_taken_over_by_a_folder_that_shares_one_image(spec, data, 
 def test_a_spec_that_makes_no_sense_is_refused(spec, wrong):
     with pytest.raises(OptionError):
         replace(spec, **wrong)
+
+
+@pytest.fixture
+def settled(data) -> Path:
+    """A folder whose files are old enough that any change to them shows."""
+    time.sleep(1.5 * FINE_NS / 1e9)
+    return data
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """The ids of the images that are read."""
+    seen: list[str] = []
+    real = loader.read_bytes
+    monkeypatch.setattr(loader, "read_bytes", lambda record, most: seen.append(record.id) or real(record, most))
+    return seen
+
+
+def test_nothing_is_read_and_nothing_is_written_where_nothing_changed(spec, settled, reads):
+    extract(spec)
+    assert len(reads) == 16, "once to know it, and once to compute it"
+    before = files_in(spec.cache)
+    reads.clear()
+    done = extract(spec)
+    assert counts(done) == {"rows": 8, "reused": 8}
+    assert reads == []
+    assert files_in(spec.cache) == before
+
+
+def test_another_recipe_knows_the_files_too(spec, settled, reads):
+    extract(spec)
+    reads.clear()
+    extract(replace(spec, taps=("layer2",)))
+    assert sorted(reads) == sorted(
+        f"{name}/{i:02}.{('png', 'jpg')[i % 2]}" for name in ("cat", "dog") for i in range(4)
+    )
+
+
+def test_rehash_distrusts_what_is_known(spec, settled, reads):
+    extract(spec)
+    image = settled / "cat/00.png"
+    forged = image.read_bytes()
+    known = read_known(spec.cache / "pets/contents.h5").by_id
+    image.write_bytes(forged[:-1] + b"?")
+    signature = signature_of(Record("cat/00.png", str(image)))
+    write_known(spec.cache / "pets/contents.h5", known | {"cat/00.png": (signature, known["cat/00.png"][1])})
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+    reads.clear()
+    assert counts(extract(replace(spec, rehash=True))) == {"rows": 8, "computed": 1, "reused": 7}
+    assert set(reads) >= {"cat/00.png", "dog/00.png"}
+
+
+def test_a_same_size_file_in_the_place_of_another_is_seen(spec, settled, tmp_path):
+    before = rows_of(features_of(extract(spec)))
+    one, other = settled / "cat/00.png", settled / "dog/00.png"
+    size = max(len(one.read_bytes()), len(other.read_bytes()))
+    status = one.stat()
+    one.write_bytes(other.read_bytes().ljust(size, b"\0")[: status.st_size].ljust(status.st_size, b"\0"))
+    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+    done = extract(spec)
+    assert done["computed"] == 1
+    assert one.stat().st_size == status.st_size
+    assert not np.array_equal(rows_of(features_of(done))["cat/00.png"], before["cat/00.png"])
+
+
+def test_a_moved_folder_is_not_even_read(spec, settled, reads, tmp_path):
+    extract(spec)
+    reads.clear()
+    moved = settled.rename(tmp_path / "moved")
+    assert counts(extract(replace(spec, data=str(moved), name="pets"))) == {"rows": 8, "reused": 8}
+    assert reads == []
+
+
+def test_a_note_that_cannot_be_kept_costs_a_second_read_and_no_more(spec, settled, monkeypatch, caplog):
+    def refuse(*_: object) -> None:
+        raise StoreError("cannot be written", where="here")
+
+    monkeypatch.setattr(story, "write_known", refuse)
+    assert counts(extract(spec)) == {"rows": 8, "computed": 8}
+    assert "The next run will read all files again" in caplog.text
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+
+
+def test_retry_failed_computes_bad_rows_again_and_no_other(spec, data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "MAX_PIXELS", 1)
+        patch.setattr(loader, "Decoders", InProcess)
+        assert counts(extract(spec)) == {"rows": 8, "computed": 8, "bad": 8}
+        assert counts(extract(spec)) == {"rows": 8, "reused": 8, "bad": 8}
+    (data / "cat/bad.png").write_bytes(b"words")
+    assert counts(extract(spec)) == {"rows": 9, "computed": 1, "reused": 8, "bad": 9}
+    done = extract(replace(spec, retry_failed=True))
+    assert counts(done) == {"rows": 9, "computed": 9, "bad": 1}
+    assert counts(extract(replace(spec, retry_failed=True))) == {"rows": 9, "computed": 1, "reused": 8, "bad": 1}
+    assert features_of(done).status.tolist() == [0, 0, 0, 0, Status.NOT_AN_IMAGE, 0, 0, 0, 0]
+
+
+def test_a_miss_is_explained_by_the_nearest_recipe(spec):
+    first = extract(spec)
+    assert first["miss"] is None
+    extract(replace(spec, taps=("layer2", "layer3"), store="float16"))
+    heard: list[str] = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    backbone = replace(spec.backbone, overrides=(("resize_size", 40),))
+    done = extract(replace(spec, backbone=backbone), Listener())
+    assert done["miss"] == {"nearest": first["features"], "differs_in": ["resize_size 32 -> 40"]}
+    assert heard == [f"new features: {first['features']} differs in: resize_size 32 -> 40"]
+    assert extract(replace(spec, backbone=backbone))["miss"] is None
+
+
+def test_one_extraction_of_a_feature_set_at_a_time(spec, data):
+    done = extract(spec)
+    with held(lock_of(Path(done["path"]).parent), wait=False, on_wait=print):
+        put(data / "cat/new.png", 50)
+        with pytest.raises(StoreError, match=rf"process {os.getpid()} on .* is at work on it. Wait for it with --wait"):
+            extract(spec)
+        assert len(features_of(done)) == 8
+        assert dry_run(spec)["to_compute"] == 1
+        assert counts(extract(replace(spec, taps=("layer2",)))) == {"rows": 9, "computed": 9}
+        waiting = threading.Thread(target=extract, args=[replace(spec, wait=True)])
+        waiting.start()
+    waiting.join()
+    assert counts(extract(spec)) == {"rows": 9, "reused": 9}
+
+
+def test_who_waited_computes_only_what_is_still_missing(spec):
+    results: list[dict[str, Any]] = []
+    spec = replace(spec, wait=True, backbone=BackboneSpec("builtin"))  # random weights are those of one thread
+    both = [threading.Thread(target=lambda: results.append(extract(spec))) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert sorted(done["computed"] for done in results) == [0, 8]
+
+
+def test_an_interrupt_says_what_is_kept_and_the_next_run_goes_on(spec, monkeypatch):
+    expected = rows_of(features_of(extract(replace(spec, name="clean"))))
+
+    class Listener(Silent):
+        def __init__(self) -> None:
+            self.rows = 0
+
+        def advance(self, steps: int) -> None:
+            self.rows += steps
+            if self.rows == 8 + 4:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=r"interrupted: 4 of 8 rows are kept.*Run the same command again"):
+        extract(replace(spec, batch_size=1), Listener())
+    done = extract(spec)
+    assert counts(done) == {"rows": 8, "computed": 4, "reused": 4}
+    assert_same_rows(rows_of(features_of(done)), expected)
+
+
+def test_a_read_only_cache_answers_where_nothing_is_to_be_done(spec, settled, monkeypatch):
+    extract(spec)
+    real = os.open
+
+    def refuse(path: object, flags: int, *rest: int, **named: int) -> int:
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) and str(path).startswith(str(spec.cache)):
+            raise PermissionError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+    put(settled / "cat/new.png", 50)
+    with pytest.raises(StoreError, match=r"Read-only file system.*another --cache"):
+        extract(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "moves"),
+    [
+        ({"batch_size": 3}, False),
+        ({"workers": 1}, False),
+        ({"name": "other"}, False),
+        ({"rehash": True}, False),
+        ({"retry_failed": True}, False),
+        ({"wait": True}, False),
+        ({"device": "auto"}, False),
+        ({"cache": "elsewhere"}, False),
+        ({"data": "copy"}, False),
+        ({"root": None}, False),
+        ({"taps": ("penultimate",)}, True),
+        ({"precision": "bf16"}, True),
+        ({"store": "float16"}, True),
+        ({"backbone": BackboneSpec("builtin", "auto")}, True),
+        ({"backbone": BackboneSpec("builtin", "none", seed=1)}, True),
+        ({"backbone": BackboneSpec("builtin", "none", overrides=(("mean", (0.1, 0.2, 0.3)),))}, True),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else str(value),
+)
+def test_what_changes_a_number_moves_the_key_and_nothing_else_does(spec, data, tmp_path, change, moves):
+    if "data" in change:
+        shutil.copytree(data, tmp_path / "copy/pets")
+        change = {"data": str(tmp_path / "copy/pets")}
+    if "cache" in change:
+        change = {"cache": tmp_path / "elsewhere"}
+    assert (dry_run(replace(spec, **change))["key"] != dry_run(spec)["key"]) == moves
+
+
+def test_another_network_has_another_key(spec):
+    spec = replace(spec, taps=("penultimate",))
+    other = replace(spec, backbone=BackboneSpec("squeezenet1_0", "none"))
+    assert dry_run(other)["key"] != dry_run(spec)["key"]
+
+
+def test_every_field_of_the_spec_is_stated_to_move_the_key_or_not():
+    [mark] = [
+        m for m in test_what_changes_a_number_moves_the_key_and_nothing_else_does.pytestmark if m.args[0][0] == "change"
+    ]
+    assert {next(iter(change)) for change, _ in mark.args[1]} == {field.name for field in fields(ExtractSpec)}

@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(spec, tmp_path):
     for (moment, (_, kept)), text in zip(rooms.items(), said, strict=True):
         assert text.startswith("Error: ")
         assert len(text.splitlines()) == 1
-        assert "cannot write" in text
+        assert "cannot be written" in text
         assert "Make room or take another --cache" in text
         cache = tmp_path / moment
         assert not [path for path in cache.rglob("*") if path.name.startswith(".tmp-")]

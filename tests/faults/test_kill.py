@@ -1,154 +1,138 @@
-"""A run that is killed, at any instant, loses the shard it was at and nothing else."""
+"""Runs of the command that are killed at random instants, again and again, until one gets done."""
 
 import json
+import os
 import random
-import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
+import time
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 import pytest
 
-from extract import run as story
-from extract.errors import StoreError
 from extract.run import extract
-from extract.spec import ExtractSpec
-from extract.store import FeatureSet, open_features
-from extract.store.shards import shards_in
-from tests.tiny import assert_same_rows, features_of, put, rows_in, rows_of, tiny_folder, tiny_spec
+from extract.store import open_features
+from extract.store.sealed import damage
+from tests.tiny import assert_same_rows, rows_in, rows_of, tiny_folder, tiny_spec
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
-IMAGES, SHARD_ROWS = 60, 8
+IMAGES, SHARD_ROWS = 80, 4
+ROOT = Path(__file__).parents[2]
 
-# Imports once and forks one child for each death: {"cache", "step", "delay_s"} per line of stdin. The child dies before
-# its `step`-th call that changes the disk, the file that it was writing cut in half, or `delay_s` after it began. Each
-# line of stdout is how a child ended: 9 by the signal, 0 with all its work done.
-DRIVER = """
-import json, os, signal, sys, threading
-from pathlib import Path
-import extract.run
-from tests.tiny import tiny_spec
-
-extract.run.SHARD_ROWS = int(sys.argv[2])
-
-def arm(step):
-    calls = 0
-    def deadly(call):
-        def before(*given, **named):
-            nonlocal calls
-            calls += call is not opened or bool(given[1] & os.O_CREAT)
-            if calls == step:
-                if call is fsync and not os.path.isdir(f"/proc/self/fd/{given[0]}"):
-                    os.ftruncate(given[0], os.fstat(given[0]).st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*given, **named)
-        return before
-    fsync, opened = os.fsync, os.open
-    for name in ("mkdir", "open", "fsync", "link", "replace", "rename", "unlink"):
-        setattr(os, name, deadly(getattr(os, name)))
-
-for line in sys.stdin:
-    death = json.loads(line)
-    child = os.fork()
-    if not child:
-        spec = tiny_spec(sys.argv[1], Path(death["cache"]))
-        arm(death.get("step"))
-        if "delay_s" in death:
-            threading.Timer(death["delay_s"], os.kill, (os.getpid(), signal.SIGKILL)).start()
-        extract.run.extract(spec)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+# The command with small shards, as a process of its own, with the processes that decode for it.
+COMMAND = f"""
+import sys
+from extract import run
+import pipeline
+run.SHARD_ROWS = {SHARD_ROWS}
+print("begun", flush=True)
+pipeline.main(sys.argv[1:])
 """
 
 
-def die(data: Path, deaths: Iterable[dict[str, Any]]) -> list[bool]:
-    """Run extract once for each death, and tell which were killed before they were done."""
-    lines = "".join(json.dumps(death) + "\n" for death in deaths)
-    command = [sys.executable, "-c", DRIVER, str(data), str(SHARD_ROWS)]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    ends = list(map(int, done.stdout.split()))
-    assert set(ends) <= {0, -9}, done.stderr
-    return [end == -9 for end in ends]
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(story, "SHARD_ROWS", SHARD_ROWS)
-
-
 @pytest.fixture
-def spec(tmp_path) -> ExtractSpec:
-    return tiny_spec(tiny_folder(tmp_path / "pets", per_class=IMAGES // 2), tmp_path / "whole")
+def data(tmp_path) -> Path:
+    return tiny_folder(tmp_path / "pets", per_class=IMAGES // 2)
 
 
-def committed(cache: Path) -> dict[Path, int]:
-    """The rows of every shard that has its name; reading one checks it."""
-    return {path: rows_in(path) for path in shards_in(folder_of(cache) / "shards")}
+def begun(data: Path, cache: Path) -> subprocess.Popen[str]:
+    """Start an extraction, and wait until its libraries are loaded."""
+    options = ["-m", "builtin", "--weights", "none", "-j", "2", "-b", "2", "--device", "cpu", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "extract", str(data), "--cache", str(cache), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    return process
 
 
-def folder_of(cache: Path) -> Path:
-    return next(iter(cache.glob("pets/*")), cache / "pets/none")
+def stored(cache: Path) -> dict[Path, int]:
+    """The rows of every shard that has its name; every byte of it is proven."""
+    found = {path: rows_in(path) for path in cache.glob("pets/*/shards/*.h5")}
+    assert not any(damage(path, "shard") for path in found)
+    return found
 
 
-def assert_recovers(spec: ExtractSpec, expected: dict[str, np.ndarray]) -> None:
-    before = committed(spec.cache)
-    untouched = {path: path.stat() for path in before}
-    done = extract(spec)
-    assert (done["rows"], done["computed"], done["bad"]) == (IMAGES, IMAGES - sum(before.values()), 0)
-    assert {path: path.stat() for path in before} == untouched
-    assert sum(committed(spec.cache).values()) == IMAGES
-    assert_same_rows(rows_of(features_of(done)), expected)
-    for path in folder_of(spec.cache).rglob("*.h5"):
-        with h5py.File(path, "r") as file:
-            assert len(file["sha256"])
+def until(cache: Path, shards: int, process: subprocess.Popen[str]) -> None:
+    """Wait until so many shards have their names, or the process has ended."""
+    while len(list(cache.glob("pets/*/shards/*.h5"))) < shards and process.poll() is None:
+        time.sleep(0.005)
 
 
-def test_a_run_killed_at_any_instant_goes_on_from_its_last_shard(spec, tmp_path):
-    expected = rows_of(features_of(extract(spec)))
-    chance = random.Random(0)  # noqa: S311 no secret
-    steps = sorted(chance.sample(range(1, 70), 9))
-    deaths = [{"cache": str(tmp_path / f"step {step}"), "step": step} for step in steps]
-    deaths += [{"cache": str(tmp_path / f"time {i}"), "delay_s": chance.uniform(0.05, 0.5)} for i in range(2)]
-    killed = die(Path(spec.data), deaths)
-    caches = [Path(death["cache"]) for death in deaths]
-    assert all(killed[: len(steps)])
-    assert len({sum(committed(cache).values()) for cache in caches}) > 3, "all died at the same place"
-    assert any(path.name.startswith(".tmp-") for cache in caches for path in cache.rglob("*")), "all died between files"
-    for cache in caches[: len(steps)]:
-        with pytest.raises(StoreError):
-            open_features("pets", cache)
-    for cache in caches:
-        assert_recovers(replace(spec, cache=cache), expected)
+def test_a_run_killed_again_and_again_gets_done_and_loses_no_shard(data, tmp_path):
+    expected = rows_of(open_features("pets", _clean(data, tmp_path)))
+    cache, chance = tmp_path / "cache", random.Random(0)
+    kept: dict[Path, int] = {}
+    deaths = 0
+    while True:
+        process = begun(data, cache)
+        until(cache, len(kept) + chance.randint(0, 5), process)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        said, _ = process.communicate()
+        now = stored(cache)
+        assert kept.items() <= now.items()
+        kept = now
+        if process.returncode == 0:
+            break
+        deaths += 1
+    assert deaths >= 3
+    assert sum(kept.values()) == IMAGES, "each row was computed once"
+    assert json.loads(said)["rows"] == IMAGES
+    assert_same_rows(rows_of(open_features("pets", cache)), expected)
+    for path in cache.rglob("*.h5"):
+        if not path.name.startswith("."):
+            with h5py.File(path, "r") as file:
+                assert len(file["sha256"])
 
 
-def test_a_run_killed_again_and_again_gets_done(spec, tmp_path):
-    cache = tmp_path / "often"
-    killed = die(Path(spec.data), [{"cache": str(cache), "step": 30}] * 5)
-    assert killed[0]
-    assert not killed[-1]
-    assert killed == sorted(killed, reverse=True)
-    assert sum(committed(cache).values()) == IMAGES
+def _clean(data: Path, tmp_path: Path) -> Path:
+    extract(tiny_spec(data, tmp_path / "clean", taps=("penultimate",)))
+    return tmp_path / "clean"
 
 
-def test_readers_see_the_old_index_or_the_new_one_whenever_an_update_dies(spec, tmp_path):
-    extract(spec)
-    put(Path(spec.data) / "cat/new.png", 999)
-    caches = [tmp_path / f"update {step}" for step in range(1, 14)]
-    for cache in caches:
-        shutil.copytree(spec.cache, cache)
-    old = rows_of(FeatureSet(folder_of(spec.cache) / "features.h5"))
-    killed = die(Path(spec.data), [{"cache": str(cache), "step": step} for step, cache in enumerate(caches, 1)])
-    new = rows_of(features_of(extract(spec)))
-    seen = [rows_of(FeatureSet(folder_of(cache) / "features.h5")) for cache in caches]
-    for rows in seen:
-        assert_same_rows(rows, new if "cat/new.png" in rows else old)
-    assert killed == [True] * 12 + [False]
-    assert "cat/new.png" not in seen[0]
-    assert "cat/new.png" in seen[-1]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_rows_that_are_done_says_so_and_ends_the_run(data, tmp_path, number, code):
+    cache = tmp_path / "cache"
+    process = begun(data, cache)
+    until(cache, 2, process)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    error = json.loads(said)["error"]
+    kept = sum(stored(cache).values())
+    assert error["type"] == "Interrupted"
+    assert error["what"] == f"interrupted: {kept} of {IMAGES} rows are kept"
+    assert not list(cache.rglob(".tmp-*")) + list(cache.rglob("*.lock"))
+    done = extract(tiny_spec(data, cache, taps=("penultimate",)))
+    assert (done["computed"], done["reused"], done["bad"]) == (IMAGES - kept, kept, 0)
+
+
+def test_whatever_the_run_is_at_a_signal_ends_it_and_a_second_one_at_once(data, tmp_path):
+    for i, wait_s in enumerate((0, 0.5)):
+        process = begun(data, tmp_path / str(i))
+        time.sleep(wait_s)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) in (143, 0)
+        process.communicate()
+
+
+def test_two_extractions_at_once_one_works_and_the_other_is_told_who_or_waits(data, tmp_path):
+    cache = tmp_path / "cache"
+    first = begun(data, cache)
+    until(cache, 1, first)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = begun(data, cache)
+    said, _ = second.communicate()
+    os.kill(first.pid, signal.SIGCONT)
+    assert second.returncode == 1
+    assert f"process {first.pid} on" in json.loads(said)["error"]["what"]
+    assert json.loads(first.communicate()[0])["computed"] == IMAGES
+    assert sum(stored(cache).values()) == IMAGES
