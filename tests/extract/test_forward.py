@@ -35,7 +35,8 @@ def images(n: int) -> list[Image.Image]:
 
 
 def run(extractor: Extractor, pictures: list[Image.Image]) -> dict[str, np.ndarray]:
-    return extractor(extractor.send([pixels(image, extractor.recipe.preprocessing) for image in pictures]))
+    made = [pixels(image, extractor.recipe.preprocessing) for image in pictures]
+    return extractor(extractor.send([torch.as_tensor(values) for values in made]))
 
 
 def plain_network(backbone: BackboneSpec) -> nn.Module:
