@@ -140,7 +140,8 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
     Weights that are there already are read and proven only if `prove`.
     """
     path, recipe = job.folder / WEIGHTS, job.extractor.recipe
-    if not (weights_are_whole(path, recipe) if prove else path.is_file()):
+    there = weights_are_whole(path, recipe) if prove else path.is_file()
+    if not there or not (job.folder / RECIPE).is_file():
         files.publish(job.spec.cache / "CACHEDIR.TAG", CACHE_TAG.encode())
         files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
         files.replace(path, job.extractor.weights())

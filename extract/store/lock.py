@@ -26,6 +26,7 @@ except ImportError:  # not a POSIX system
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+AT_WORK = " is at work on it"
 HELD = (errno.EAGAIN, errno.EACCES)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -54,7 +55,7 @@ def lock_of(folder: Path) -> Path:
 
 
 def holder(path: Path) -> str:
-    """Say who holds a lock file, and leave it alone; "" where nobody does, or there is none."""
+    """Say who is at work under a lock file, and leave it alone; "" where nobody is, or there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -63,7 +64,7 @@ def holder(path: Path) -> str:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return _said(descriptor) or "another process" if error.errno in HELD else ""
+        return _who(descriptor) + AT_WORK if error.errno in HELD else ""
     finally:
         os.close(descriptor)
     return ""
@@ -78,10 +79,10 @@ def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int |
                 return descriptor
             os.close(descriptor)  # its last holder removed it meanwhile: a newer file is the lock now
             continue
-        who = _said(descriptor) or "another process"
+        who = _who(descriptor)
         os.close(descriptor)
         if not wait:
-            raise StoreError(f"{who} is at work on it", where=str(path.parent), remedy="Wait for it with --wait")
+            raise StoreError(who + AT_WORK, where=str(path.parent), remedy="Wait for it with --wait")
         if not told:
             on_wait(f"waiting for {who}")
             told = True
@@ -132,6 +133,10 @@ def _sign(descriptor: int, path: Path) -> None:
     with contextlib.suppress(OSError):  # a full disk: nobody learns who holds the lock, and that is all
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, said, 0)
+
+
+def _who(descriptor: int) -> str:
+    return _said(descriptor) or "another process"
 
 
 def _said(descriptor: int) -> str:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from extract.errors import StoreError
+from extract.errors import StoreError, UnreadableError
 
 BLOCK_BYTES = 512
 """The smallest user block that HDF5 allows."""
@@ -75,7 +75,7 @@ def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -
     name = secrets.token_hex(8)  # two files of one name would be one file to HDF5
     with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         for attribute, value in attributes.items():
-            file.attrs[attribute] = _storable(value)
+            file.attrs[attribute] = storable(value)
         fill(file)
         file.flush()
         image = file.id.get_file_image()
@@ -86,7 +86,7 @@ def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -
     return digest, _block(kind, digest, len(body)) + body
 
 
-def _storable(value: str | int) -> str | int | bytes:
+def storable(value: str | int) -> str | int | bytes:
     """Return text as it is where it is UTF-8, and else as bytes: a path need not be text."""
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         return value.encode("utf-8", "surrogateescape")
@@ -139,9 +139,9 @@ def open_sealed(path: Path, kind: str) -> tuple[BinaryIO, Table]:
         raise
 
 
-def unreadable(path: Path, kind: str, error: OSError) -> StoreError:
+def unreadable(path: Path, kind: str, error: OSError) -> UnreadableError:
     """Return our error for one of the system's."""
-    return StoreError(f"the {kind} cannot be read ({error.strerror})", where=str(path), remedy="Check the disk")
+    return UnreadableError(f"the {kind} cannot be read ({error.strerror})", where=str(path), remedy="Check the disk")
 
 
 def damaged(path: Path, kind: str, what: str) -> StoreError:
@@ -204,8 +204,11 @@ def _part(said: Any, end: int) -> Part:
 def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> np.ndarray:
     """Read one dataset whole, and prove it."""
     part = part_of(path, kind, table, name)
-    file.seek(part.offset)
-    data = file.read(part.n_bytes)
+    try:
+        file.seek(part.offset)
+        data = file.read(part.n_bytes)
+    except OSError as error:
+        raise unreadable(path, kind, error) from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise damaged(path, kind, f"the SHA-256 of the dataset {name!r} is not the recorded one")
     return np.frombuffer(data, part.dtype).reshape(part.shape)
@@ -217,7 +220,11 @@ def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str, *
     (Read, not mapped: a disk that fails is then an error and not a crash.)
     """
     part = part_of(path, kind, table, name)
-    if not known and _digest(file, part.offset, part.n_bytes) != part.sha256:
+    try:
+        whole = known or _digest(file, part.offset, part.n_bytes) == part.sha256
+    except OSError as error:
+        raise unreadable(path, kind, error) from error
+    if not whole:
         raise damaged(path, kind, f"the SHA-256 of the dataset {name!r} is not the recorded one")
     return part
 
@@ -238,22 +245,35 @@ def _digest(file: BinaryIO, start: int, n_bytes: int) -> str:
     return total.hexdigest()
 
 
-def damage(path: Path, kind: str) -> str:
-    """Look at every byte of a sealed file and say what is wrong, naming the dataset; "" where all is well."""
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with a sealed file, and the datasets that it is in, where it is in some."""
+
+    what: str
+    datasets: tuple[str, ...] = ()
+
+
+def damage(path: Path, kind: str) -> Damage | None:
+    """Look at every byte of a sealed file and say what is wrong; None where all is well.
+
+    Raises UnreadableError where the disk fails.
+    """
     try:
         file, table = open_sealed(path, kind)
+    except UnreadableError:
+        raise
     except StoreError as error:
-        return error.what
+        return Damage(error.what)
     with file:
         try:
             if _digest(file, BLOCK_BYTES, table.n_bytes) == table.sha256:
-                return ""
+                return None
             bad = [
                 name for name, part in table.parts.items() if _digest(file, part.offset, part.n_bytes) != part.sha256
             ]
         except OSError as error:
-            return unreadable(path, kind, error).what
-    return f"the SHA-256 of {_named(bad)} is not the recorded one"
+            raise unreadable(path, kind, error) from error
+    return Damage(f"the SHA-256 of {_named(bad)} is not the recorded one", tuple(bad))
 
 
 def parse(data: bytes, path: Path, kind: str) -> tuple[Table, dict[str, np.ndarray]]:
@@ -277,7 +297,10 @@ def _named(bad: list[str]) -> str:
 
 def same_content(path: Path, kind: str, data: bytes, *, but: Collection[str]) -> bool:
     """Tell whether a file is whole and says what `data`, a sealed file in memory, does; `but` names attributes."""
-    if damage(path, kind):
+    try:
+        if damage(path, kind):
+            return False
+    except UnreadableError:
         return False
     file, there = open_sealed(path, kind)
     file.close()

@@ -89,8 +89,8 @@ def read_shard(path: Path, key: str, *, thorough: bool = False) -> Shard:
 
     The rows themselves are proven when they are read, or here if `thorough`.
     """
-    if thorough and (what := damage(path, KIND)):
-        raise damaged(path, KIND, what)
+    if thorough and (found := damage(path, KIND)):
+        raise damaged(path, KIND, found.what)
     file, table = open_sealed(path, KIND)
     with file:
         if path.name != name_of(table.sha256):

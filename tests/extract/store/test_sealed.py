@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from extract.errors import StoreError
 from extract.store import sealed
-from extract.store.sealed import BLOCK_BYTES, damage, open_sealed, parse, prove_part, read_part, same_content, seal
+from extract.store.sealed import (
+    BLOCK_BYTES,
+    Damage,
+    damage,
+    open_sealed,
+    parse,
+    prove_part,
+    read_part,
+    same_content,
+    seal,
+)
 
 ARRAYS = {
     "layers/a": np.arange(12, dtype=np.float32).reshape(4, 3),
@@ -50,7 +60,7 @@ def test_what_is_read_without_hdf5_is_what_hdf5_reads(tmp_path):
         assert table.attributes == {"key": "k", "format_version": 2, "odd": "caf\udce9"}
         assert (other.attrs["key"], other.attrs["format_version"]) == ("k", 2)
     assert "virtual" not in table.parts
-    assert damage(path, "shard") == ""
+    assert damage(path, "shard") is None
 
 
 def test_in_memory_it_reads_the_same(tmp_path):
@@ -70,7 +80,7 @@ def test_equal_content_gives_equal_bytes_at_any_time():
     assert seal("shard", {"key": "k"}, plain) == first
 
 
-def damages_seen(path: Path) -> str:
+def damages_seen(path: Path) -> Damage | None:
     """What `damage` says, once it is sure that whoever reads the file either sees right numbers or an error."""
     said = damage(path, "shard")
     with pytest.raises(StoreError):
@@ -103,7 +113,7 @@ def test_the_dataset_that_is_damaged_is_named_and_no_other_one_suffers(tmp_path,
     data = bytearray(WHOLE)
     data[table.parts[name].offset] ^= 1
     path = put(tmp_path, bytes(data))
-    assert f"dataset {name!r}" in damages_seen(path)
+    assert damages_seen(path) == Damage(f"the SHA-256 of dataset {name!r} is not the recorded one", (name,))
     file, table = open_sealed(path, "shard")
     with file:
         with pytest.raises(StoreError, match=f"dataset {name!r} is not the recorded one"):
@@ -117,7 +127,8 @@ def test_the_dataset_that_is_damaged_is_named_and_no_other_one_suffers(tmp_path,
 def test_damage_between_the_datasets_is_told(tmp_path):
     data = bytearray(WHOLE)
     data[BLOCK_BYTES + 9] ^= 1
-    assert "the HDF5 structure" in damages_seen(put(tmp_path, bytes(data)))
+    found = damages_seen(put(tmp_path, bytes(data)))
+    assert found == Damage("the SHA-256 of the HDF5 structure around the datasets is not the recorded one")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""Copies of a feature set for other programs: one plain HDF5 file, or npy files with a CSV.
+
+A copy appears only when it is whole. Every row is proven as it is read, and what is held in memory is a block of rows.
+"""
+
+import codecs
+import csv
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from extract.errors import OptionError, StoreError, unknown
+from extract.progress import Progress, Silent
+from extract.spec import Status
+from extract.store import files
+from extract.store.disk import Disk
+from extract.store.reader import RECIPE, FeatureSet, open_features
+from extract.store.sealed import storable, text_array
+
+BLOCK_ROWS, BLOCK_BYTES = 4096, 64 << 20
+ROWS = "rows.csv"
+COLUMNS = ("row", "id", "label", "split", "group", "status", "error", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSpec:
+    """One copy as the user asked for it: of which features, where to, of which form (see FORMS); all taps for none."""
+
+    features: str
+    out: Path
+    form: str = "h5"
+    layers: tuple[str, ...] = ()
+    overwrite: bool = False
+    cache: Path = Path("cache")
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            unknown("format", self.form, FORMS, OptionError)
+
+
+def export(spec: ExportSpec, progress: Progress | None = None) -> dict[str, Any]:
+    """Copy features with all that the index says of their images; return the summary that `--json` prints.
+
+    Raises StoreError where a row is not what it was, where there is no room, or where `out` is not to be replaced.
+    """
+    progress = progress or Silent()
+    with open_features(spec.features, spec.cache) as features:
+        layers = _layers(features, spec.layers)
+        _check_out(spec)
+        progress.start("export", len(features) * len(layers))
+        with _whole(spec) as temporary:
+            FORMS[spec.form](temporary, features, layers, progress)
+    return {
+        "features": features.name,
+        "path": str(spec.out),
+        "format": spec.form,
+        "layers": layers,
+        "rows": len(features),
+        "bytes": sum(path.stat().st_size for path in (spec.out, *spec.out.rglob("*")) if path.is_file()),
+    }
+
+
+def _layers(features: FeatureSet, wanted: Sequence[str]) -> list[str]:
+    """Return the taps that are wanted, from shallow to deep."""
+    for layer in wanted:
+        if layer not in features.layers:
+            unknown("layer", layer, features.layers, StoreError)
+    return [layer for layer in features.layers if layer in wanted or not wanted]
+
+
+def _check_out(spec: ExportSpec) -> None:
+    """Raise StoreError unless the name is free, or `overwrite` and taken by such a copy."""
+    out = spec.out
+    if not os.path.lexists(out):
+        return
+    if not spec.overwrite:
+        raise StoreError("it exists already", where=str(out), remedy="Take another --output, or --overwrite")
+    if spec.form == "npy" and not (out.is_dir() and all(_is_ours(path) for path in out.iterdir())):
+        raise StoreError("it holds more than an export", where=str(out), remedy="Take another --output")
+    if spec.form != "npy" and out.is_dir():
+        raise StoreError("it is a folder", where=str(out), remedy="Take another --output")
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and (path.name in (ROWS, RECIPE) or path.suffix == ".npy")
+
+
+@contextmanager
+def _whole(spec: ExportSpec) -> Iterator[Path]:
+    """Give a temporary name beside the final one, which it takes at the end; at an error it goes."""
+    temporary, old = (
+        spec.out.with_name(f"{files.TEMPORARY}{spec.out.name}-{secrets.token_hex(4)}{end}") for end in ("", ".old")
+    )
+    try:
+        files.make_folder(spec.out.parent)
+        yield temporary
+        _check_out(spec)
+        if spec.out.is_dir():
+            spec.out.rename(old)
+        temporary.replace(spec.out)
+        files.sync_folder(spec.out.parent)
+    except OSError as error:
+        remedy = "Make room, or take another --output; nothing is left behind"
+        raise StoreError(f"cannot be written ({error.strerror})", where=str(spec.out), remedy=remedy) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.is_file() else shutil.rmtree(temporary, ignore_errors=True)
+        if old.is_dir() and not spec.out.exists():
+            old.rename(spec.out)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _blocks(features: FeatureSet, layer: str, progress: Progress) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rows of a tap block by block, as they are stored: first row number, and rows (n, D)."""
+    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, 4 * features.dims[layer])))
+    for start in range(0, len(features), size):
+        rows = np.arange(start, min(start + size, len(features)))
+        yield start, features.read(layer, rows).astype(features.recipe.store, copy=False)
+        features.close()  # or all of the shards would stay in memory that were mapped
+        progress.advance(len(rows))
+
+
+def _write_h5(path: Path, features: FeatureSet, layers: Sequence[str], progress: Progress) -> None:
+    """Write one plain HDF5 file: the datasets and attributes of an index, but every tap as an array of its own."""
+    with closing(Disk(path)) as disk:
+        with h5py.File(disk, "w") as file:
+            _describe(file, features)
+            for layer in layers:
+                shape = len(features), features.dims[layer]
+                dataset = file.create_dataset(f"layers/{layer}", shape, features.recipe.store)
+                for start, rows in _blocks(features, layer, progress):
+                    dataset[start : start + len(rows)] = rows
+                    disk.check()
+            primary = features.recipe.primary.name
+            file["features"] = file[f"layers/{primary if primary in layers else layers[-1]}"]
+        disk.finish()
+
+
+def _describe(file: h5py.File, features: FeatureSet) -> None:
+    for name, value in features.attributes.items():
+        file.attrs[name] = storable(value)
+    for name, values in (("labels", features.labels), ("sha256", features.sha256), ("status", features.status)):
+        file.create_dataset(name, data=values)
+    for name, texts in (
+        ("label_names", features.label_names),
+        ("filenames", features.ids),
+        ("splits", features.splits),
+        ("groups", features.groups),
+        ("errors", features.errors),
+    ):
+        file.create_dataset(name, data=text_array(texts))
+
+
+def _write_npy(folder: Path, features: FeatureSet, layers: Sequence[str], progress: Progress) -> None:
+    """Write a folder: `<tap>.npy` (N, D) for every tap, what is known of the images as CSV, and the recipe."""
+    folder.mkdir()
+    for layer in layers:
+        shape = len(features), features.dims[layer]
+        header = {"descr": np.dtype(features.recipe.store).str, "fortran_order": False, "shape": shape}
+        with _new(folder / f"{layer.replace(':', '-')}.npy") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for _, rows in _blocks(features, layer, progress):
+                file.write(rows.data)
+    with _new(folder / ROWS) as file:
+        table = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"))
+        table.writerow(COLUMNS)
+        table.writerows(_rows(features))
+    with _new(folder / RECIPE) as file:
+        file.write(features.recipe.to_json().encode() + b"\n")
+    files.sync_folder(folder)
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file, which is on the disk for good in the end."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rows(features: FeatureSet) -> Iterator[tuple[object, ...]]:
+    """Yield what is known of every image, as in COLUMNS."""
+    names = [*features.label_names, ""]  # the last one stands for none
+    columns = features.ids, features.labels.tolist(), features.splits, features.groups, features.status.tolist()
+    digests = (digest.tobytes().hex() for digest in features.sha256)
+    for i, (name, label, split, group, status, error, digest) in enumerate(
+        zip(*columns, features.errors, digests, strict=True)
+    ):
+        yield i, name, names[label], split, group, Status.NAMES[status], error, digest
+
+
+FORMS: dict[str, Callable[[Path, FeatureSet, Sequence[str], Progress], None]] = {"h5": _write_h5, "npy": _write_npy}

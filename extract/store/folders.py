@@ -1,0 +1,131 @@
+"""The folders of a cache, found by their names alone: feature sets that are damaged or have no index included."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from extract.errors import StoreError, unknown
+from extract.spec import NAME
+from extract.store import shards
+from extract.store.files import TEMPORARY
+from extract.store.lock import held, lock_of
+from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS
+from extract.store.sealed import open_sealed
+from extract.store.shards import Shard, read_shard, shards_in
+
+KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
+LOCK = re.compile(rf"\.([0-9a-f]{{{KEY_DIGITS}}})\.lock")
+GOLDEN = "golden.h5"
+TAG = "CACHEDIR.TAG"
+SIGNATURE, OURS = b"Signature: 8a477f597d28d172789f06886806bc55", b"offshelf"
+"""What the tag of any cache begins with, and the word that ours holds besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetFolder:
+    """The folder CACHE/NAME/KEY12 of a feature set, whatever is in it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`NAME/KEY12`."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def cache(self) -> Path:
+        """The cache that it is in."""
+        return self.path.parent.parent
+
+    @property
+    def index(self) -> Path:
+        """Where the index is, or would be."""
+        return self.path / INDEX
+
+    @property
+    def lock(self) -> Path:
+        """Where its lock is while somebody writes to it."""
+        return lock_of(self.path)
+
+    @property
+    def linked(self) -> bool:
+        """Whether a symbolic link leads to it, or on from it: to files that may not be the cache's."""
+        return any(folder.is_symlink() for folder in (self.path.parent, self.path, self.path / SHARDS))
+
+    def files(self) -> list[Path]:
+        """List the files that make it up, in the order in which they can go: a reader asks for the index first."""
+        named = (self.path / name for name in (GOLDEN, RECIPE, WEIGHTS))
+        return [path for path in (self.index, *shards_in(self.path / SHARDS), *named) if is_regular(path)]
+
+    def temporaries(self) -> list[Path]:
+        """List what killed runs left behind."""
+        return [*temporaries_in(self.path), *temporaries_in(self.path / SHARDS)]
+
+    def shard(self, path: Path) -> Shard:
+        """Read what a shard knows of its rows; raises StoreError where it is damaged or of another recipe."""
+        file, table = open_sealed(path, shards.KIND)
+        file.close()
+        key = str(table.attributes.get("key"))
+        return read_shard(path, key if key.startswith(self.path.name) else self.path.name)
+
+
+def is_regular(path: Path) -> bool:
+    """Tell whether there is a file, and not a link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def temporaries_in(folder: Path) -> list[Path]:
+    """List the temporary files right in a folder."""
+    return [path for path in sorted(folder.glob(f"{TEMPORARY}*")) if is_regular(path)]
+
+
+def list_folders(cache: Path) -> list[SetFolder]:
+    """List the folders of feature sets, those without an index included, by name and key."""
+    paths = sorted(path for path in cache.absolute().glob("*/*") if KEY.fullmatch(path.name) and path.is_dir())
+    return [SetFolder(path) for path in paths if NAME.fullmatch(path.parent.name)]
+
+
+def choose_folders(features: Sequence[str], cache: Path) -> list[SetFolder]:
+    """Find `NAME` (all its recipes), `NAME/KEYPREFIX`, or paths of folders or indexes; all of the cache for none.
+
+    Raises StoreError where there is none of that name.
+    """
+    known = list_folders(cache)
+    chosen = [found for each in features for found in _chosen(each, known, cache)] if features else known
+    return list(dict.fromkeys(chosen))
+
+
+def _chosen(features: str, known: Sequence[SetFolder], cache: Path) -> list[SetFolder]:
+    path = Path(features).absolute()
+    folder = path.parent if path.name == INDEX else path
+    if KEY.fullmatch(folder.name) and folder.is_dir():
+        return [SetFolder(folder)]
+    name, _, key = features.strip("/").partition("/")
+    found = [each for each in known if each.path.parent.name == name and each.path.name.startswith(key)]
+    if not found:
+        names = [each.name for each in known] if key else sorted({each.path.parent.name for each in known})
+        unknown("features", features, names, StoreError, remedy=f"Looked in {cache}; see: pipeline.py cache ls.")
+    return found
+
+
+def check_cache(cache: Path) -> None:
+    """Raise StoreError unless the folder bears our tag: nothing is deleted in any other."""
+    path = cache / TAG
+    said = path.read_bytes()[:1000] if is_regular(path) else b""
+    if not said.startswith(SIGNATURE) or OURS not in said:
+        remedy = f"Nothing is deleted where {TAG} does not say that it is one: check --cache"
+        raise StoreError("no cache of offshelf", where=str(cache), remedy=remedy)
+
+
+@contextmanager
+def locked(folder: SetFolder) -> Iterator[str]:
+    """Hold the lock of a feature set and give ""; where another process holds it, give who, and hold nothing."""
+    with ExitStack() as stack:
+        who = ""
+        try:
+            stack.enter_context(held(folder.lock, wait=False, on_wait=lambda _: None))
+        except StoreError as error:
+            who = error.what
+        yield who
