@@ -13,7 +13,7 @@ from classify.calibrate import losses
 from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
 from extract.errors import BundleError, FitError
 from extract.forward import Extractor, not_finite, rebuild_extractor
-from extract.loader import Loaded, load_batches
+from extract.loader import Loaded, Loader
 from extract.progress import Progress
 from extract.sources import list_images, open_source
 from extract.spec import Failure, Record, Status, available_cores
@@ -87,19 +87,24 @@ def _probabilities(
     spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...]
 ) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
     """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
-    preset, done = extractor.recipe.preprocessing, 0
-    batch_size = spec.batch_size or extractor.batch_size
-    for batch in load_batches(records, preset, batch_size=batch_size, workers=spec.workers):
-        shares = np.full((len(batch), len(bundle.classes)), np.nan)
-        good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
-        if good:
-            pixels = extractor.send([batch[i].outcome for i in good])  # pyright: ignore[reportArgumentType] no failures
-            rows = extractor(pixels)[bundle.layer].astype(np.float64)
-            finite = np.isfinite(rows).all(axis=1)
-            shares[np.array(good)[finite]] = bundle.probabilities(rows[finite])
-            batch = _without(batch, np.array(good)[~finite], extractor.recipe.store)
-        yield records[done : done + len(batch)], (batch, shares)
-        done += len(batch)
+    done, batch_size = 0, spec.batch_size or extractor.batch_size
+    with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
+        for batch in loader.batches(records, batch_size):
+            yield records[done : done + len(batch)], _shares(bundle, extractor, batch)
+            done += len(batch)
+
+
+def _shares(bundle: Bundle, extractor: Extractor, batch: list[Loaded]) -> tuple[list[Loaded], np.ndarray]:
+    """Compute the probabilities (n, C) of one batch; what the stored type cannot hold becomes a Failure in it."""
+    shares = np.full((len(batch), len(bundle.classes)), np.nan)
+    good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
+    if not good:
+        return batch, shares
+    pixels = extractor.send([batch[i].outcome for i in good])  # pyright: ignore[reportArgumentType] no failures
+    rows = extractor(pixels)[bundle.layer].astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    shares[np.array(good)[finite]] = bundle.probabilities(rows[finite])
+    return _without(batch, np.array(good)[~finite], extractor.recipe.store), shares
 
 
 def _without(batch: list[Loaded], bad: np.ndarray, store: str) -> list[Loaded]:

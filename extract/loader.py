@@ -25,7 +25,7 @@ from extract.spec import Failure, Preprocessing, Record
 T = TypeVar("T")
 
 NO_DIGEST = bytes(32)
-"""Stands for the SHA-256 where a row must not be reused: its bytes could not be read, or the machine failed it."""
+"""Stands for the SHA-256 of bytes that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ class Loader:
         digest = hashlib.sha256(data).digest()
         read = time.perf_counter()
         decoded = self._decoders.decode(data)
-        outcome = decoded.outcome if isinstance(decoded.outcome, Failure) else torch.from_numpy(decoded.outcome)
-        digest = digest if decoded.lasting else NO_DIGEST
+        outcome = decoded if isinstance(decoded, Failure) else torch.from_numpy(decoded)
         return Loaded(digest, outcome, read - began, time.perf_counter() - read)
 
     def close(self) -> None:
@@ -88,14 +87,6 @@ def content_digest(record: Record) -> bytes | Failure:
     """SHA-256 of the bytes of one record, or why they cannot be read."""
     data = read_bytes(record, images.MAX_BYTES)
     return data if isinstance(data, Failure) else hashlib.sha256(data).digest()
-
-
-def load_batches(
-    records: Iterable[Record], preset: Preprocessing, *, batch_size: int, workers: int
-) -> Iterator[list[Loaded]]:
-    """Yield the records batch by batch from a loader of their own; see `Loader.batches`."""
-    with Loader(preset, workers=workers) as loader:
-        yield from loader.batches(records, batch_size)
 
 
 def content_digests(records: Iterable[Record], *, workers: int) -> Iterator[bytes | Failure]:

@@ -69,11 +69,12 @@ def stored_shards(folder: Path, key: str, *, repair: bool, thorough: bool) -> li
 
 
 def stored_contents(shards: Sequence[Shard], *, but_failed: bool) -> Collection[bytes]:
-    """Return the contents that have a row; without bad rows where these are to be tried again."""
-    places = locate(shards)
-    if not but_failed:
-        return places.keys()
-    return {content for content, (number, row) in places.items() if shards[number].status[row] == Status.OK}
+    """Return the contents that have a row; without bad rows if these are to be tried again, as some always are."""
+
+    def counts(status: int) -> bool:
+        return status == Status.OK or not (but_failed or status == Status.KILLED)
+
+    return {content for content, (number, row) in locate(shards).items() if counts(shards[number].status[row])}
 
 
 def check_same_data(folder: Path, source: str, entries: Sequence[Entry]) -> None:

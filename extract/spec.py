@@ -30,7 +30,10 @@ STAGES = "stages"
 
 
 class Status:
-    """What became of a row, as stored (uint8). Only OK rows have features; the others hold NaN and a reason."""
+    """What became of a row, as stored (uint8). Only OK rows have features; the others hold NaN and a reason.
+
+    Rows that were KILLED are computed again by the next run: the machine was the cause, and not the image.
+    """
 
     OK = 0
     MISSING = 1
@@ -41,6 +44,7 @@ class Status:
     NOT_FINITE = 6
     TOO_SLOW = 7
     CRASHED = 8
+    KILLED = 9
 
     NAMES = (
         "ok",
@@ -52,6 +56,7 @@ class Status:
         "not finite",
         "too slow",
         "crashed the decoder",
+        "killed",
     )
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TypeVar, cast
 
 import numpy as np
@@ -41,23 +41,12 @@ GRACE_S = 10
 """How long a worker that has closed its pipes may take to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What became of one image: pixels (3, H, W) uint8, or a Failure.
-
-    `lasting` is False where the machine may be the cause: the same bytes may end otherwise another time.
-    """
-
-    outcome: np.ndarray | Failure
-    lasting: bool = True
-
-
 ENDS = {
-    "SIGPROF": Decoded(Failure(Status.TOO_SLOW, f"decoding took more than {images.MAX_SECONDS} s of CPU time")),
+    "SIGPROF": Failure(Status.TOO_SLOW, f"decoding took more than {images.MAX_SECONDS} s of CPU time"),
     # The clock goes on where the process is stopped (Ctrl-Z) or the machine overwhelmed.
-    "SIGALRM": Decoded(Failure(Status.TOO_SLOW, f"decoding took more than {MAX_WALL_SECONDS} s"), lasting=False),
+    "SIGALRM": Failure(Status.KILLED, f"decoding took more than {MAX_WALL_SECONDS} s by the clock"),
     # Most likely the kernel, out of memory that anybody took.
-    "SIGKILL": Decoded(Failure(Status.CRASHED, "the decoder crashed (SIGKILL)"), lasting=False),
+    "SIGKILL": Failure(Status.KILLED, "the decoder was killed (SIGKILL), as when memory runs out"),
 }
 """The signals whose sense we know; any other end is a crash."""
 
@@ -70,17 +59,17 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
-    def decode(self, data: bytes) -> Decoded:
+    def decode(self, data: bytes) -> np.ndarray | Failure:
         """Decode, resize and crop one file; a process that dies of it is a Failure of the image.
 
         Raises DecoderError where no process can be started.
         """
         process = self._running()
         try:
-            return Decoded(_asked(process, data, self._preset.crop_size))
+            return _asked(process, data, self._preset.crop_size)
         except (EOFError, OSError):
             cause = _cause(_ended(process))
-            return ENDS.get(cause) or Decoded(Failure(Status.CRASHED, f"the decoder crashed ({cause})"))
+            return ENDS.get(cause) or Failure(Status.CRASHED, f"the decoder crashed ({cause})")
         except BaseException:  # its answer may lie in the pipe: no other image must get it
             self.close()
             raise
@@ -118,7 +107,7 @@ class Decoders:
         self._idle: list[Decoder] = []
         self._killed = False
 
-    def decode(self, data: bytes) -> Decoded:
+    def decode(self, data: bytes) -> np.ndarray | Failure:
         """Decode one file on a decoder that is idle, else on a new one; see `Decoder.decode`."""
         try:
             decoder = self._idle.pop()

@@ -75,7 +75,7 @@ def make_table(entries: Sequence[Entry], shards: Sequence[Shard]) -> Table:
                 shard[i], row[i] = places[entry.content]
                 failure = _failure(shards[shard[i]], row[i])
             else:
-                failure = Failure(Status.MISSING, "it changed while it was read, or memory ran out: run extract again")
+                failure = Failure(Status.MISSING, "it changed while it was read: run extract again")
         status[i] = failure.status if failure else Status.OK
         errors.append(failure.reason if failure else "")
     return Table(shard, row, status, errors)

@@ -295,6 +295,9 @@ NOT_IN_THE_KEY = {
     "device": "auto",
     "batch_size": 7,
     "workers": 5,
+    "rehash": True,
+    "retry_failed": True,
+    "wait": True,
 }
 
 

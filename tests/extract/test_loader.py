@@ -2,12 +2,13 @@ import hashlib
 import os
 import subprocess
 import threading
+from collections.abc import Iterable, Iterator
 
 import pytest
 from torch import Tensor
 
 from extract.decoding import pool
-from extract.loader import NO_DIGEST, Loaded, Loader, content_digests, load_batches
+from extract.loader import NO_DIGEST, Loaded, Loader, content_digests
 from extract.spec import Failure, Preprocessing, Record, Status
 from tests.tiny import put
 
@@ -18,8 +19,15 @@ def records(tmp_path, n: int) -> list[Record]:
     return [Record(f"{i}.png", str(put(tmp_path / f"{i}.png", i))) for i in range(n)]
 
 
+def load_batches(
+    listed: Iterable[Record], preset: Preprocessing, *, batch_size: int, workers: int
+) -> Iterator[list[Loaded]]:
+    with Loader(preset, workers=workers) as loader:
+        yield from loader.batches(listed, batch_size)
+
+
 def digest_of(record: Record) -> bytes:
-    with open(record.path, "rb") as file:  # noqa: PTH123 the record has a path as text
+    with open(record.path, "rb") as file:
         return hashlib.sha256(file.read()).digest()
 
 

@@ -8,7 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -774,47 +774,3 @@ def test_a_read_only_cache_answers_where_nothing_is_to_be_done(spec, settled, mo
     put(settled / "cat/new.png", 50)
     with pytest.raises(StoreError, match=r"Read-only file system.*another --cache"):
         extract(spec)
-
-
-@pytest.mark.parametrize(
-    ("change", "moves"),
-    [
-        ({"batch_size": 3}, False),
-        ({"workers": 1}, False),
-        ({"name": "other"}, False),
-        ({"rehash": True}, False),
-        ({"retry_failed": True}, False),
-        ({"wait": True}, False),
-        ({"device": "auto"}, False),
-        ({"cache": "elsewhere"}, False),
-        ({"data": "copy"}, False),
-        ({"root": None}, False),
-        ({"taps": ("penultimate",)}, True),
-        ({"precision": "bf16"}, True),
-        ({"store": "float16"}, True),
-        ({"backbone": BackboneSpec("builtin", "auto")}, True),
-        ({"backbone": BackboneSpec("builtin", "none", seed=1)}, True),
-        ({"backbone": BackboneSpec("builtin", "none", overrides=(("mean", (0.1, 0.2, 0.3)),))}, True),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else str(value),
-)
-def test_what_changes_a_number_moves_the_key_and_nothing_else_does(spec, data, tmp_path, change, moves):
-    if "data" in change:
-        shutil.copytree(data, tmp_path / "copy/pets")
-        change = {"data": str(tmp_path / "copy/pets")}
-    if "cache" in change:
-        change = {"cache": tmp_path / "elsewhere"}
-    assert (dry_run(replace(spec, **change))["key"] != dry_run(spec)["key"]) == moves
-
-
-def test_another_network_has_another_key(spec):
-    spec = replace(spec, taps=("penultimate",))
-    other = replace(spec, backbone=BackboneSpec("squeezenet1_0", "none"))
-    assert dry_run(other)["key"] != dry_run(spec)["key"]
-
-
-def test_every_field_of_the_spec_is_stated_to_move_the_key_or_not():
-    [mark] = [
-        m for m in test_what_changes_a_number_moves_the_key_and_nothing_else_does.pytestmark if m.args[0][0] == "change"
-    ]
-    assert {next(iter(change)) for change, _ in mark.args[1]} == {field.name for field in fields(ExtractSpec)}

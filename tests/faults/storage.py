@@ -192,11 +192,10 @@ class InProcess:
 
     def decode(self, data: bytes) -> Any:
         from extract import images
-        from extract.decoding.pool import Decoded
         from extract.spec import Failure
 
         image = images.decode(data)
-        return Decoded(image if isinstance(image, Failure) else images.pixels(image, self.preset))
+        return image if isinstance(image, Failure) else images.pixels(image, self.preset)
 
     def kill(self) -> None:
         pass

@@ -59,8 +59,8 @@ def test_relative_data_gives_absolute_paths(tmp_path, monkeypatch):
 
 def test_names_that_are_not_utf8_survive(tmp_path):
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
-    os.mkdir(folder)  # noqa: PTH102 (pathlib takes no bytes)
-    with open(folder + b"/\xff.jpg", "wb") as file:  # noqa: PTH123
+    os.mkdir(folder)
+    with open(folder + b"/\xff.jpg", "wb") as file:
         file.write(b"x")
     (record,) = open_source(str(tmp_path)).records
     assert (record.id, record.label) == ("caf\udce9/\udcff.jpg", "caf\udce9")
