@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,9 @@ GRACE_S = 4.0
 JSON, STOPPED = "offshelf.json", "offshelf.stopped"
 PIPE_WIDTH = 1000
 """Columns of a table that no terminal shows: room for everything."""
+
+SOME = 20
+"""Of a long list, how many are shown."""
 
 err = Console(stderr=True, highlight=False)
 
@@ -533,7 +537,7 @@ def models(as_json: bool) -> None:
 
 @main.group(context_settings=CONTEXT)
 def cache() -> None:
-    """Look into the feature cache."""
+    """Look into the feature cache, and after it."""
 
 
 @cache.command("ls")
@@ -548,17 +552,7 @@ def cache_ls(cache: Path, as_json: bool) -> None:
     from extract.store.inventory import inventory
 
     found = inventory(cache)
-    if as_json:
-        _print_json(found)
-        return
-    columns = ["features", "model", "layers", "rows", "bad", "bytes", "created"]
-    rows = [[", ".join(each[c]) if c == "layers" else each[c] for c in columns] for each in found["feature_sets"]]
-    if rows:
-        _print_table(columns, rows)
-    else:
-        click.echo(f"No feature sets in {cache}.", err=True)
-    for each in found["damaged"]:
-        click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
+    _print_json(found) if as_json else _echo_inventory(found)
 
 
 @cache.command("info")
@@ -566,7 +560,7 @@ def cache_ls(cache: Path, as_json: bool) -> None:
 @cache_option
 @as_json
 def cache_info(features: str, cache: Path, as_json: bool) -> None:
-    """Show the recipe of a feature set and its bad rows.
+    """Show what a feature set is made of: recipe, source, shards and who wrote them, classes, splits, bad rows.
 
     \b
     Example: python pipeline.py cache info photos
@@ -574,7 +568,235 @@ def cache_info(features: str, cache: Path, as_json: bool) -> None:
     from extract.store.inventory import describe
 
     found = describe(features, cache)
-    _print_json(found) if as_json else click.echo(json.dumps(found, indent=2))
+    _print_json(found) if as_json else _echo_info(found)
+
+
+@cache.command("verify")
+@click.argument("features", nargs=-1)
+@click.option("--repair", is_flag=True, help="Remove what is damaged: the next extract makes it anew.")
+@cache_option
+@as_json
+def cache_verify(features: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -> None:
+    """Look at every byte of FEATURES, or of the whole cache; exit code 1 where something is damaged.
+
+    \b
+    Examples: python pipeline.py cache verify
+              python pipeline.py cache verify photos --repair
+    """
+    from extract.store.verify import verify
+
+    with _bar() as bar:
+        found = verify(features, cache, repair=repair, progress=bar)
+    _print_json(found) if as_json else _echo_verified(found)
+    sys.exit(0 if all(problem["repaired"] for problem in found["problems"]) else 1)
+
+
+@cache.command("gc")
+@click.argument("features", nargs=-1)
+@click.option("--delete/--dry-run", default=False, help="Delete the files, or only list them.")
+@click.option("--unfinished", is_flag=True, help="Also the rows of extractions that did not come to their end.")
+@cache_option
+@as_json
+def cache_gc(features: tuple[str, ...], delete: bool, unfinished: bool, cache: Path, as_json: bool) -> None:
+    """List what FEATURES, or the whole cache, keep in vain, or delete it: unused shards, what killed runs left.
+
+    \b
+    Example: python pipeline.py cache gc --delete
+    """
+    from extract.store.housekeeping import collect_garbage
+
+    found = collect_garbage(features, cache, delete=delete, unfinished=unfinished)
+    _print_json(found) if as_json else _echo_garbage(found)
+
+
+@cache.command("rm")
+@click.argument("features", nargs=-1, required=True)
+@click.option("--all", "every", is_flag=True, help="All the feature sets of a NAME.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. Without a terminal nobody is asked.")
+@cache_option
+@as_json
+def cache_rm(features: tuple[str, ...], every: bool, yes: bool, cache: Path, as_json: bool) -> None:
+    """Remove whole feature sets: NAME, or NAME/KEY where a name has several.
+
+    \b
+    Example: python pipeline.py cache rm photos/661e6f
+    """
+    from extract.store.housekeeping import choose_to_remove, remove, size_of
+
+    chosen = choose_to_remove(features, cache, every=every)
+    if not yes and sys.stdin.isatty():
+        names = ", ".join(folder.name for folder in chosen)
+        click.confirm(f"Remove {names} ({_size(size_of(chosen))})?", abort=True, err=True)
+    done = remove(chosen)
+    _print_json(done) if as_json else _echo_removed(done)
+
+
+@cache.command("export")
+@click.argument("features")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file, or folder for npy.")
+@click.option("--format", "form", type=click.Choice(["h5", "npy"]), default="h5", help="One HDF5, or npy and CSV.")
+@click.option("-l", "--layer", "layers", multiple=True, help="Taps to copy.  [default: all of them]")
+@click.option("--overwrite", is_flag=True, help="Replace an older copy.")
+@cache_option
+@as_json
+def cache_export(features: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Copy FEATURES for other programs: one plain HDF5 file, or a folder of npy files with rows.csv.
+
+    \b
+    Examples: python pipeline.py cache export photos -o photos.h5
+              python pipeline.py cache export photos -o photos-npy --format npy -l penultimate
+    """
+    from extract.store.export import ExportSpec, export
+
+    with _bar() as bar:
+        done = export(ExportSpec(features, output, **options), bar)
+    if as_json:
+        _print_json(done)
+        return
+    click.echo(f"{done['path']}: {_count(done['rows'], 'row')} of {', '.join(done['layers'])}, {_size(done['bytes'])}")
+
+
+def _echo_inventory(found: dict[str, Any]) -> None:
+    rows = [
+        [
+            each["features"],
+            each["model"],
+            ", ".join(each["layers"]),
+            each["rows"],
+            each["bad"],
+            _size(each["bytes"]),
+            _age(each["age_s"]),
+        ]
+        for each in found["feature_sets"]
+    ]
+    if rows:
+        _print_table(["features", "model", "layers", "rows", "bad", "size", "age"], rows)
+    else:
+        click.echo(f"No feature sets in {found['cache']}.", err=True)
+    for each in found["unfinished"]:
+        click.echo(f"Unfinished: {each['features']}: {_size(each['bytes'])}; run its extract again", err=True)
+    for each in found["damaged"]:
+        click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
+
+
+def _echo_info(found: dict[str, Any]) -> None:
+    shards, bad = found["shards"], found["bad_rows"]
+    used, held, n_bytes = (sum(shard[name] for shard in shards) for name in ("used", "rows", "bytes"))
+    _echo_facts({name: found[name] for name in ("features", "key", "path", "source")})
+    _echo_facts(
+        {
+            "created": f"{found['created']} ({_age(found['age_s'])} ago)",
+            "by": _facts(found["versions"]),
+            "size": _size(found["bytes"]),
+            "rows": f"{found['rows']}, {found['bad']} bad",
+            "shards": f"{len(shards)}, {_size(n_bytes)}; {used} of {held} rows are used",
+            "classes": _some(f"{name or '(none)'} {n}" for name, n in found["label_counts"].items()),
+            "splits": _some(f"{name or '(none)'} {n}" for name, n in found["split_counts"].items()),
+        }
+    )
+    click.echo("\nRecipe")
+    _echo_facts(_recipe_facts(found["recipe"]))
+    click.echo("\nComputed by")
+    for each in found["writers"]:
+        click.echo(f"  {_count(each['shards'], 'shard')}, {_count(each['rows'], 'row')}: {_facts(each['writer'])}")
+    if bad:
+        click.echo("\nBad rows")
+        _echo_bad(bad)
+
+
+def _recipe_facts(recipe: dict[str, Any]) -> dict[str, str]:
+    """Put a recipe into words, field by field."""
+    taps = zip(recipe["taps"], recipe["nodes"], strict=True)
+    facts = recipe | recipe["preprocessing"]
+    facts["layers"] = ", ".join(f"{tap['layer']}:{tap['pool']} ({node})" for tap, node in taps)
+    for name in ("taps", "nodes", "preprocessing"):
+        del facts[name]
+    return {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
+
+
+def _echo_bad(rows: list[dict[str, str]]) -> None:
+    """Count bad rows by reason, and list the first of them."""
+    reasons = Counter(f"{row['status']} ({row['reason']})" for row in rows).most_common()
+    for reason, n in reasons[:SOME]:
+        click.echo(f"  {n} x {reason}")
+    for row in rows[:SOME]:
+        click.echo(f"    {row['id']}: {row['status']}")
+    if len(rows) > SOME:
+        click.echo(f"    and {len(rows) - SOME} more: --json lists them all")
+
+
+def _echo_verified(found: dict[str, Any]) -> None:
+    problems = found["problems"]
+    for problem in problems:
+        click.echo(f"{problem['file']}: {problem['what']}{' (repaired)' if problem['repaired'] else ''}")
+    for each in found["busy"]:
+        click.echo(f"{each['features']}: {each['what']}: nothing of it is repaired", err=True)
+    n_bad = len({problem["file"] for problem in problems})
+    checked = (
+        f"{_count(len(found['features']), 'feature set')}, {_count(found['files'], 'file')}, {_size(found['bytes'])}"
+    )
+    click.echo(f"{checked}: {f'{n_bad} damaged' if n_bad else 'all whole'}")
+    if any(problem["repaired"] for problem in problems):
+        click.echo("Run the same extract again: it computes just what is lost.")
+    elif problems:
+        click.echo("Repair it with: cache verify --repair")
+
+
+def _echo_garbage(found: dict[str, Any]) -> None:
+    items = found["items"]
+    if items:
+        rows = [["" if i["rows"] is None else i["rows"], _size(i["bytes"]), i["path"]] for i in items]
+        _print_table(["kind", "rows", "size", "file"], [[i["kind"], *row] for i, row in zip(items, rows, strict=True)])
+    for each in found["busy"]:
+        click.echo(f"{each['features']}: {each['what']}: left alone", err=True)
+    for each in found["damaged"]:
+        click.echo(f"{each['features']}: {each['what']}: its shards are left alone. See: cache verify", err=True)
+    gone = _count(sum(item["delete"] for item in items), "file")
+    todo = "can go. Delete them with: --delete" if found["dry_run"] else "deleted."
+    click.echo(f"{gone}, {_size(found['bytes'])} {todo}")
+    if kept := sum(not item["delete"] for item in items):
+        click.echo(
+            f"{_count(kept, 'unfinished shard')} kept: the next extract goes on from there, unless --unfinished."
+        )
+
+
+def _echo_removed(done: dict[str, Any]) -> None:
+    click.echo(f"Removed {', '.join(done['removed'])}: {_size(done['bytes'])}")
+    for path in done["left"]:
+        click.echo(f"Left: {path}: not a file of the cache", err=True)
+
+
+def _echo_facts(facts: Mapping[str, object]) -> None:
+    for name, value in facts.items():
+        click.echo(f"  {name:<15} {value}")
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "(unknown)"
+
+
+def _some(texts: Iterable[str]) -> str:
+    """Join the first texts, and say how many more there are."""
+    texts = list(texts)
+    return ", ".join(texts[:SOME]) + (f" and {len(texts) - SOME} more" if len(texts) > SOME else "")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _size(n_bytes: int) -> str:
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} B"
+
+
+def _age(seconds: int) -> str:
+    for length_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length_s:
+            return f"{seconds // length_s} {unit}"
+    return f"{seconds} s"
 
 
 @main.command()

@@ -20,6 +20,7 @@ from extract.shard import Receipt, Stages
 from extract.sources import Source, open_source
 from extract.spec import ExtractSpec, Status
 from extract.store import files
+from extract.store.folders import CACHE_TAG, TAG
 from extract.store.index import Entry, Table, write_index
 from extract.store.known import FILE as CONTENTS
 from extract.store.known import Known, read_known, write_known
@@ -33,7 +34,6 @@ SHARD_ROWS = 1024
 """A run that is killed loses the rows of the shard it was at: ResNet-50 computes as many in 40 s on two cores."""
 
 SHARD_BYTES = 64 << 20
-CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
 HINTS = {
     "read": "images come slowly from the disk: a faster disk, or tar files instead of many small ones",
     "decode": "decoding is the limit: more cores (--workers), or smaller images",
@@ -142,7 +142,7 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
     path, recipe = job.folder / WEIGHTS, job.extractor.recipe
     there = weights_are_whole(path, recipe) if prove else path.is_file()
     if not there or not (job.folder / RECIPE).is_file():
-        files.publish(job.spec.cache / "CACHEDIR.TAG", CACHE_TAG.encode())
+        files.publish(job.spec.cache / TAG, CACHE_TAG)
         files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
         files.replace(path, job.extractor.weights())
 

@@ -19,8 +19,8 @@ KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 LOCK = re.compile(rf"\.([0-9a-f]{{{KEY_DIGITS}}})\.lock")
 GOLDEN = "golden.h5"
 TAG = "CACHEDIR.TAG"
-SIGNATURE, OURS = b"Signature: 8a477f597d28d172789f06886806bc55", b"offshelf"
-"""What the tag of any cache begins with, and the word that ours holds besides."""
+CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
+"""The tag of a cache: by the first line backup programs know any cache, by the second one we know ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ def _chosen(features: str, known: Sequence[SetFolder], cache: Path) -> list[SetF
 def check_cache(cache: Path) -> None:
     """Raise StoreError unless the folder bears our tag: nothing is deleted in any other."""
     path = cache / TAG
-    said = path.read_bytes()[:1000] if is_regular(path) else b""
-    if not said.startswith(SIGNATURE) or OURS not in said:
+    if not is_regular(path) or path.read_bytes() != CACHE_TAG:
         remedy = f"Nothing is deleted where {TAG} does not say that it is one: check --cache"
         raise StoreError("no cache of offshelf", where=str(cache), remedy=remedy)
 
