@@ -1,8 +1,9 @@
 """The engine of one machine: a plain loop in this process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from extract import golden
 from extract.forward import Extractor
 from extract.loader import Loader
 from extract.shard import Receipt, extract_shard
@@ -10,15 +11,17 @@ from extract.spec import ExtractSpec, Record
 
 
 def run(
-    shards: Iterable[Sequence[Record]],
+    shards: Sequence[Sequence[Record]],
     extractor: Extractor,
     folder: Path,
     spec: ExtractSpec,
     on_rows: Callable[[int], None],
 ) -> Iterator[Receipt]:
-    """Compute one shard after the other and yield its receipt once it is on disk."""
+    """Compute one shard after the other and yield its receipt once it is on disk; the golden images go before them."""
     batch_size = spec.batch_size or extractor.batch_size
     with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
+        if shards:
+            golden.prove(extractor, loader, folder.parent)
         for records in shards:
             receipt = extract_shard(records, extractor, loader, folder, batch_size=batch_size, on_rows=on_rows)
             yield receipt

@@ -1,0 +1,200 @@
+"""Golden images: a machine that makes something else of a few known files than it should may not write a row.
+
+A key lists what changes a feature, but not all that can: a library that decodes or resizes otherwise, a network left in
+train mode, a precision that a setting elsewhere changed. So every worker runs the images beside this file down its own
+road, before its first shard, and compares twice:
+
+    pixels    of one preset, with those that come along in `pixels.npy`: what decodes and resizes is the same everywhere
+    rows      of the recipe, in fp32 and not rounded, with `golden.h5` in the folder of the features, which the first
+              worker there wrote: all that follows is the same as when the other rows were computed
+
+The images are known to every cache: to change one, or a pixel of the policy in `images`, raises SCHEMA_VERSION.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from extract.errors import DriftError, StoreError
+from extract.forward import Extractor
+from extract.loader import Loader
+from extract.spec import Failure, Preprocessing, Record
+from extract.store import files
+from extract.store.folders import GOLDEN
+from extract.store.index import versions
+from extract.store.sealed import REPAIR, Attributes, open_sealed, read_part, seal
+
+KIND = "golden"
+HERE = Path(__file__).parent
+NAMES = ("exif-orientation.jpg", "sixteen-bits.png", "palette.png", "cmyk.jpg", "alpha.webp")
+"""A progressive 4:2:0 JPEG to be turned upright, 16 bits of grey, a transparent colour of a palette, CMYK, alpha."""
+
+RECORDS = tuple(Record(name, str(HERE / name)) for name in NAMES)
+PRESET = Preprocessing(50, 45, "bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""Of `pixels.npy`. All images shrink to it, so antialiasing shows, and the crop leaves half a pixel to be rounded."""
+
+PIXEL_TOLERANCE = 4
+"""Grey levels. Averaging never adds to what a decoder is off, and rounding adds 1: builds of libjpeg may be off by 3.
+Mistakes measured on these images: chroma not smoothed 10, JPEG's draft mode 19, bicubic 21, no antialiasing 179."""
+
+ROW_TOLERANCE = 5e-5
+"""Distance to a row over its length, in fp32. Legal changes (threads, batches, memory layout, no oneDNN) measured up to
+1.9e-6 on 14 networks, mistakes 1.5e-4 and more; other devices add up in another order, as those changes do."""
+
+PRECISION_TOLERANCE = 0.3
+"""The same, of half precision to fp32. bf16 measured 0.11 at most (MobileNetV2, pretrained); what overflows is
+infinite, and what underflows is off by about 1."""
+
+SHORT = 1e-3
+"""A row shorter than this share of its tap's longest is measured by that: of a row near zero only rounding is left."""
+
+
+def prove(extractor: Extractor, loader: Loader, folder: Path) -> None:
+    """Compare what this worker makes of the golden images with what it should; `folder` is that of the features.
+
+    Raises DriftError where anything differs, and StoreError where `golden.h5` cannot be read or written.
+    """
+    prove_pixels()
+    if any(module.training for module in extractor.cut.module.modules()):
+        raise DriftError("the network is in train mode", where=extractor.recipe.model, remedy="Call its eval()")
+    pixels, exact, path = load(loader), _exact(extractor), folder / GOLDEN
+    rows = exact(exact.send(pixels))
+    _prove_precision(extractor, pixels, rows)
+    if not path.exists():
+        _prove_alone(exact, pixels, rows)
+        files.publish(path, _sealed(rows, extractor))
+    _prove_rows(rows, path, extractor)
+
+
+@cache  # what decodes is the same for all extractions of a process
+def prove_pixels() -> None:
+    """Compare the pixels of `PRESET` with those that come along, once in a process; raises DriftError."""
+    with Loader(PRESET, workers=1) as loader:
+        pixels = torch.stack(load(loader)).numpy()
+    differences = np.abs(pixels.astype(np.int16) - expected_pixels()).max((1, 2, 3))
+    for name, levels in zip(NAMES, differences.tolist(), strict=True):
+        if levels > PIXEL_TOLERANCE:
+            said = f"it comes out otherwise: by {levels} of 255 grey levels, and {PIXEL_TOLERANCE} are allowed"
+            raise _drifted_pixels(name, said)
+
+
+def expected_pixels() -> np.ndarray:
+    """Read the pixels that come along: (n, 3, 45, 45) uint8, as Pillow 11.0 to 13.0 make them, bit by bit."""
+    return np.load(HERE / "pixels.npy", allow_pickle=False)
+
+
+def load(loader: Loader) -> list[Tensor]:
+    """Run the golden images through a loader: (3, H, W) uint8 each; raises DriftError for one that is refused."""
+    [batch] = loader.batches(RECORDS, len(RECORDS))
+    for name, item in zip(NAMES, batch, strict=True):
+        if isinstance(item.outcome, Failure):
+            raise _drifted_pixels(name, f"it cannot be decoded: {item.outcome.reason}")
+    return [item.outcome for item in batch if isinstance(item.outcome, Tensor)]
+
+
+def _drifted_pixels(name: str, said: str) -> DriftError:
+    remedy = "Pillow or a library in it is at fault (pip install --force-reinstall pillow). No row was written"
+    return DriftError(said, where=f"golden image {name}", remedy=remedy)
+
+
+def _exact(extractor: Extractor) -> Extractor:
+    """The same extractor in fp32 and without rounding: half precision hides mistakes in its own noise."""
+    return replace(extractor, recipe=replace(extractor.recipe, precision="fp32", store="float32"))
+
+
+def _prove_precision(extractor: Extractor, pixels: Sequence[Tensor], rows: Mapping[str, np.ndarray]) -> None:
+    precision = extractor.recipe.precision
+    if precision == "fp32":
+        return
+    rough = replace(extractor, recipe=replace(extractor.recipe, store="float32"))
+    for tap, name, distance in _beyond(rough(rough.send(pixels)), rows, PRECISION_TOLERANCE):
+        said = f"{precision} is too coarse for the layer {tap}: off by {distance:.1e} of a row's length"
+        raise DriftError(said, where=f"golden image {name}", remedy="Take --precision fp32. No row was written")
+
+
+def _prove_alone(exact: Extractor, pixels: Sequence[Tensor], rows: Mapping[str, np.ndarray]) -> None:
+    """Prove that a row depends on its image only, with passes of one image each."""
+    passes = [exact(exact.send([image])) for image in pixels]
+    alone = {tap: np.concatenate([one[tap] for one in passes]) for tap in rows}
+    for tap, name, distance in _beyond(alone, rows, ROW_TOLERANCE):
+        said = f"alone it has another row than among others: layer {tap}, by {distance:.1e} of the row's length"
+        remedy = "A network must neither draw random numbers nor look at the rest of a batch. No row was written"
+        raise DriftError(said, where=f"golden image {name}", remedy=remedy)
+
+
+def _prove_rows(rows: Mapping[str, np.ndarray], path: Path, extractor: Extractor) -> None:
+    """Compare with the rows that the first worker wrote, which may be these."""
+    before, writer = _stored(path, extractor)
+    for tap, name, distance in _beyond(rows, before, ROW_TOLERANCE):
+        changed = ", ".join(_changes(writer, _writer(extractor))) or "nothing that was noted"
+        raise DriftError(
+            f"golden image {name} has another row than the features here were computed with: layer {tap}, "
+            f"by {distance:.1e} of the row's length, and {ROW_TOLERANCE} is allowed. Changed since: {changed}",
+            where=str(path),
+            remedy="Undo what changed, or extract under another --name. No row was written",
+        )
+
+
+def _beyond(
+    rows: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float
+) -> Iterator[tuple[str, str, float]]:
+    """Yield tap, image and distance of the rows that are further off than `tolerance`."""
+    for tap, values in rows.items():
+        for name, distance in zip(NAMES, distances(values, expected[tap]).tolist(), strict=True):
+            if distance > tolerance:
+                yield tap, name, distance
+
+
+def distances(rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Measure how far rows (n, D) are from the expected ones, over the length of these: (n,) float64.
+
+    Lengths count as `SHORT` says. What is not finite on both sides does not count (shards note such rows as bad); what
+    is on one side is infinitely far.
+    """
+    known = np.isfinite(expected)
+    here, there = (np.where(known, values, 0).astype(np.float64) for values in (rows, expected))
+    lengths = np.linalg.norm(there, axis=1)
+    lengths = np.maximum(lengths, SHORT * lengths.max())
+    same = (np.isfinite(rows) == known).all(1)
+    apart = np.linalg.norm(np.where(same[:, None], here - there, np.inf), axis=1)
+    return np.divide(apart, lengths, out=np.where(apart > 0, np.inf, 0.0), where=lengths > 0)
+
+
+def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
+    def fill(file: h5py.File) -> None:
+        for tap, values in rows.items():
+            file.create_dataset(f"layers/{tap}", data=values)
+
+    attributes: Attributes = {"key": extractor.recipe.key, "writer": json.dumps(_writer(extractor))}
+    return seal(KIND, attributes, fill)[1]
+
+
+def _stored(path: Path, extractor: Extractor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the rows of each tap (n, D) float32, and what computed them; raises StoreError."""
+    try:
+        file, table = open_sealed(path, KIND)
+        with file:
+            rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in extractor.dims}
+    except StoreError as error:
+        raise StoreError(f"no row can be proven: {error.what}", where=error.where, remedy=REPAIR) from error
+    fit = all(values.shape == (len(NAMES), extractor.dims[tap]) for tap, values in rows.items())
+    if table.attributes.get("key") != extractor.recipe.key or not fit:
+        raise StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
+    return rows, json.loads(table.attributes["writer"])
+
+
+def _writer(extractor: Extractor) -> dict[str, str]:
+    return {**versions(), "device": extractor.device.type}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield as in `torch 2.11.0 -> 2.12.0`."""
+    return (f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value)
