@@ -19,6 +19,8 @@ from typing import Any
 
 CALLS = ("mkdir", "rmdir", "open", "write", "pwrite", "ftruncate", "fsync", "close", "link", "replace", "unlink")
 BY_DESCRIPTOR = ("write", "pwrite", "ftruncate", "fsync", "close")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system answers that has no room: on the disk, for the user, in a file."""
 
 
 class Fault:
@@ -68,9 +70,9 @@ class Fault:
         if name == "close":
             real(*given)  # a failing close has closed
             self.ours.discard(given[0])
-            if self.error == errno.ENOSPC:
+            if self.error in FULL:
                 return None
-        elif self.error == errno.ENOSPC and name in ("unlink", "rmdir"):
+        elif self.error in FULL and name in ("unlink", "rmdir"):
             return real(*given)  # takes no room
         raise OSError(self.error, os.strerror(self.error), str(given[0]))
 
@@ -97,12 +99,12 @@ def kills(names: list[str]) -> Iterator[dict[str, Any]]:
     yield {"call": len(names), "kill": "after"}
 
 
-def errors(names: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield an I/O error at every call of a run; at those that take room, also a disk that is full from there on."""
+def errors(names: list[str], full: Iterable[int] = (errno.ENOSPC,)) -> Iterator[dict[str, Any]]:
+    """Yield an I/O error at every call of a run; at those that take room, also those of `full` from there on."""
     for call, name in enumerate(names, 1):
         yield {"call": call, "error": errno.EIO}
         if name not in ("close", "unlink", "rmdir"):
-            yield {"call": call, "error": errno.ENOSPC, "lasting": True}
+            yield from ({"call": call, "error": error, "lasting": True} for error in full)
 
 
 def run_cases(data: Path, shard_rows: int, cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
