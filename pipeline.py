@@ -10,34 +10,35 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from extract.errors import Interrupted, OffshelfError, OptionError
 from extract.spec import INTERPOLATIONS, PRECISIONS, STORES, BackboneSpec, ExtractSpec, available_cores
+from extract.terminal import (
+    count,
+    echo_extract,
+    echo_garbage,
+    echo_info,
+    echo_inventory,
+    echo_removed,
+    echo_verified,
+    print_json,
+    print_table,
+    progress_bar,
+    size,
+)
 
 INTERRUPTED = 130
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP = Interrupted("interrupted", remedy="What was finished is kept; run the same command again")
 GRACE_S = 4.0
 JSON, STOPPED = "offshelf.json", "offshelf.stopped"
-PIPE_WIDTH = 1000
-"""Columns of a table that no terminal shows: room for everything."""
-
-SOME = 20
-"""Of a long list, how many are shown."""
-
-err = Console(stderr=True, highlight=False)
 
 
 class Commands(click.Group):
@@ -72,7 +73,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _stoppable(ctx: click.Context) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the command in order, and in GRACE_S seconds at the latest; a second one ends it now."""
+    """Let Ctrl-C and SIGTERM end the command in order, or in GRACE_S seconds all the same; a second one ends it now."""
 
     def stop(number: int, _: object) -> None:
         ctx.meta[STOPPED] = 128 + number
@@ -90,8 +91,9 @@ def _stoppable(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        if STOPPED not in ctx.meta:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
 
 def _leave(ctx: click.Context, code: int) -> None:
@@ -174,46 +176,6 @@ def loading_options(command: Callable[..., None]) -> Callable[..., None]:
     return device_option(workers_option(batch_option(command)))
 
 
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, allow_nan=False))
-
-
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
-
-
-class Bar:
-    """Progress on a terminal; silent where stderr is none."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.task = progress, None
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a stage."""
-        self.task = self.progress.add_task(what, total=total)
-
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
-        if self.task is not None:
-            self.progress.advance(self.task, steps)
-
-    def note(self, text: str) -> None:
-        """Say what is worth knowing before the work goes on."""
-        self.progress.console.print(f"Note: {text}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar() -> Iterator[Bar]:
-    columns = TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield Bar(progress)
-
-
 def _percent(metric: dict[str, float]) -> str:
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
 
@@ -252,13 +214,13 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
     """
     from classify.demo import demo as run
 
-    with _bar() as bar:
+    with progress_bar() as bar:
         done = run(cache, out, bar)
     if as_json:
-        _print_json({"images": str(done.images), "first": done.first, "fit": done.metrics, "second": done.second})
+        print_json({"images": str(done.images), "first": done.first, "fit": done.metrics, "second": done.second})
         return
     click.echo(f"{done.first['rows']} images of handwritten digits, written to {done.images}\n")
-    _echo_extract(done.first)
+    echo_extract(done.first)
     click.echo()
     _echo_fit(done.metrics)
     click.echo(f"\nThe same extraction once more: {done.second['computed']} computed, {done.second['reused']} reused.")
@@ -311,12 +273,12 @@ def extract(data: str, **options: Any) -> None:
     from extract.run import extract as run
 
     spec = _extract_spec(data, options)
-    with _bar() as bar:
+    with progress_bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
     if options["dry_run"] and not options["as_json"]:
         click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
     elif not options["as_json"]:
-        _echo_extract(done)
+        echo_extract(done)
     if done.get("bad", 0) > options["max_bad"] * done["rows"]:
         raise OptionError(
             f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
@@ -324,7 +286,7 @@ def extract(data: str, **options: Any) -> None:
             remedy="The features of the others are kept",
         )
     if options["as_json"]:
-        _print_json(done)
+        print_json(done)
 
 
 def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
@@ -346,22 +308,6 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
         raise OptionError(f"--{name} {text!r} is not three numbers", remedy="As in 0.485,0.456,0.406") from None
-
-
-def _echo_extract(done: dict[str, Any]) -> None:
-    speed = f", {done['images_per_s']:.0f} images/s" if done["images_per_s"] else ""
-    equal = f"{done['duplicates']} duplicates, " if done["duplicates"] else ""
-    click.echo(
-        f"{done['features']}: {done['rows']} rows, {done['computed']} computed, {done['reused']} reused, "
-        f"{equal}{done['dropped']} dropped, {done['bad']} bad{speed}"
-    )
-    for row in done["bad_rows"]:
-        click.echo(f"  bad: {row['id']}: {row['status']} ({row['reason']})", err=True)
-    if done["bad"] > len(done["bad_rows"]):
-        click.echo(f"  and {done['bad'] - len(done['bad_rows'])} more; all reasons: /status and /errors", err=True)
-    if done["hint"] and done["seconds"] > 60:
-        click.echo(f"Bottleneck: {done['bottleneck']} ({done['stages'][done['bottleneck']]:.0%}). {done['hint']}")
-    click.echo(f"Features: {done['path']}")
 
 
 @main.command()
@@ -392,14 +338,14 @@ def fit(features: str, as_json: bool, **options: Any) -> None:
     from classify.fit import FitSpec
     from classify.fit import fit as run
 
-    with _bar() as bar:
+    with progress_bar() as bar:
         metrics = run(FitSpec(features, **options), progress=bar)
-    _print_json(metrics) if as_json else _echo_fit(metrics)
+    print_json(metrics) if as_json else _echo_fit(metrics)
 
 
 def _echo_fit(metrics: dict[str, Any]) -> None:
     chosen = metrics["layers"][0]
-    _print_table(
+    print_table(
         ["tap", "dims", "CV accuracy, 95 %", ""],
         [
             [row["layer"], row["dims"], _percent(row["accuracy"]), "<- chosen" if row["layer"] == chosen else ""]
@@ -441,7 +387,7 @@ def predict(
     from classify.predict import predict as answers
 
     records = records_of(inputs, root)
-    with _bar() as bar:
+    with progress_bar() as bar:
         _write_answers(answers(PredictSpec(run, **options), records, bar), output, as_json or form == "jsonl")
 
 
@@ -469,12 +415,12 @@ def evaluate(run: str, data: str, root: Path, as_json: bool, **options: Any) -> 
     """
     from classify.predict import PredictSpec, evaluate_run
 
-    with _bar() as bar:
+    with progress_bar() as bar:
         done = evaluate_run(PredictSpec(run, **options), data, root, bar)
     if as_json:
-        _print_json(done)
+        print_json(done)
         return
-    _print_table(["metric", "value, 95 %"], [[name, _metric(name, value)] for name, value in done["metrics"].items()])
+    print_table(["metric", "value, 95 %"], [[name, _metric(name, value)] for name, value in done["metrics"].items()])
     click.echo(f"\n{done['n']} images, {done['n_bad']} bad.")
     if done["unseen_classes"]:
         click.echo(f"Never seen in training, and so always wrong: {', '.join(done['unseen_classes'])}", err=True)
@@ -498,7 +444,7 @@ def layers(model: str, every: bool, as_json: bool) -> None:
 
     found = list_layers(model, every=every)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     rows = [
         [
@@ -510,7 +456,7 @@ def layers(model: str, every: bool, as_json: bool) -> None:
         ]
         for row in found["layers"]
     ]
-    _print_table(["layer", "shape", "parameters", "compute", ""], rows)
+    print_table(["layer", "shape", "parameters", "compute", ""], rows)
     click.echo(f"\nPools: {', '.join(found['pools'])}. Example: -l {found['example']}")
 
 
@@ -526,13 +472,13 @@ def models(as_json: bool) -> None:
 
     found = list_models()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     rows = [
         [m["model"], f"{m['parameters'] / 1e6:.1f} M", f"{m['giga_ops']:.2f}", m["top1"] or "", ", ".join(m["weights"])]
         for m in found["models"]
     ]
-    _print_table(["model", "parameters", "GMAC", "ImageNet top-1 %", "weights (* on this machine)"], rows)
+    print_table(["model", "parameters", "GMAC", "ImageNet top-1 %", "weights (* on this machine)"], rows)
 
 
 @main.group(context_settings=CONTEXT)
@@ -552,7 +498,7 @@ def cache_ls(cache: Path, as_json: bool) -> None:
     from extract.store.inventory import inventory
 
     found = inventory(cache)
-    _print_json(found) if as_json else _echo_inventory(found)
+    print_json(found) if as_json else echo_inventory(found)
 
 
 @cache.command("info")
@@ -568,7 +514,7 @@ def cache_info(features: str, cache: Path, as_json: bool) -> None:
     from extract.store.inventory import describe
 
     found = describe(features, cache)
-    _print_json(found) if as_json else _echo_info(found)
+    print_json(found) if as_json else echo_info(found)
 
 
 @cache.command("verify")
@@ -585,9 +531,9 @@ def cache_verify(features: tuple[str, ...], repair: bool, cache: Path, as_json: 
     """
     from extract.store.verify import verify
 
-    with _bar() as bar:
+    with progress_bar() as bar:
         found = verify(features, cache, repair=repair, progress=bar)
-    _print_json(found) if as_json else _echo_verified(found)
+    print_json(found) if as_json else echo_verified(found)
     sys.exit(0 if all(problem["repaired"] for problem in found["problems"]) else 1)
 
 
@@ -606,7 +552,7 @@ def cache_gc(features: tuple[str, ...], delete: bool, unfinished: bool, cache: P
     from extract.store.housekeeping import collect_garbage
 
     found = collect_garbage(features, cache, delete=delete, unfinished=unfinished)
-    _print_json(found) if as_json else _echo_garbage(found)
+    print_json(found) if as_json else echo_garbage(found)
 
 
 @cache.command("rm")
@@ -626,9 +572,9 @@ def cache_rm(features: tuple[str, ...], every: bool, yes: bool, cache: Path, as_
     chosen = choose_to_remove(features, cache, every=every)
     if not yes and sys.stdin.isatty():
         names = ", ".join(folder.name for folder in chosen)
-        click.confirm(f"Remove {names} ({_size(size_of(chosen))})?", abort=True, err=True)
+        click.confirm(f"Remove {names} ({size(size_of(chosen))})?", abort=True, err=True)
     done = remove(chosen)
-    _print_json(done) if as_json else _echo_removed(done)
+    print_json(done) if as_json else echo_removed(done)
 
 
 @cache.command("export")
@@ -648,155 +594,12 @@ def cache_export(features: str, output: Path, as_json: bool, **options: Any) -> 
     """
     from extract.store.export import ExportSpec, export
 
-    with _bar() as bar:
+    with progress_bar() as bar:
         done = export(ExportSpec(features, output, **options), bar)
     if as_json:
-        _print_json(done)
+        print_json(done)
         return
-    click.echo(f"{done['path']}: {_count(done['rows'], 'row')} of {', '.join(done['layers'])}, {_size(done['bytes'])}")
-
-
-def _echo_inventory(found: dict[str, Any]) -> None:
-    rows = [
-        [
-            each["features"],
-            each["model"],
-            ", ".join(each["layers"]),
-            each["rows"],
-            each["bad"],
-            _size(each["bytes"]),
-            _age(each["age_s"]),
-        ]
-        for each in found["feature_sets"]
-    ]
-    if rows:
-        _print_table(["features", "model", "layers", "rows", "bad", "size", "age"], rows)
-    else:
-        click.echo(f"No feature sets in {found['cache']}.", err=True)
-    for each in found["unfinished"]:
-        click.echo(f"Unfinished: {each['features']}: {_size(each['bytes'])}; run its extract again", err=True)
-    for each in found["damaged"]:
-        click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
-
-
-def _echo_info(found: dict[str, Any]) -> None:
-    shards, bad = found["shards"], found["bad_rows"]
-    used, held, n_bytes = (sum(shard[name] for shard in shards) for name in ("used", "rows", "bytes"))
-    _echo_facts({name: found[name] for name in ("features", "key", "path", "source")})
-    _echo_facts(
-        {
-            "created": f"{found['created']} ({_age(found['age_s'])} ago)",
-            "by": _facts(found["versions"]),
-            "size": _size(found["bytes"]),
-            "rows": f"{found['rows']}, {found['bad']} bad",
-            "shards": f"{len(shards)}, {_size(n_bytes)}; {used} of {held} rows are used",
-            "classes": _some(f"{name or '(none)'} {n}" for name, n in found["label_counts"].items()),
-            "splits": _some(f"{name or '(none)'} {n}" for name, n in found["split_counts"].items()),
-        }
-    )
-    click.echo("\nRecipe")
-    _echo_facts(_recipe_facts(found["recipe"]))
-    click.echo("\nComputed by")
-    for each in found["writers"]:
-        click.echo(f"  {_count(each['shards'], 'shard')}, {_count(each['rows'], 'row')}: {_facts(each['writer'])}")
-    if bad:
-        click.echo("\nBad rows")
-        _echo_bad(bad)
-
-
-def _recipe_facts(recipe: dict[str, Any]) -> dict[str, str]:
-    """Put a recipe into words, field by field."""
-    taps = zip(recipe["taps"], recipe["nodes"], strict=True)
-    facts = recipe | recipe["preprocessing"]
-    facts["layers"] = ", ".join(f"{tap['layer']}:{tap['pool']} ({node})" for tap, node in taps)
-    for name in ("taps", "nodes", "preprocessing"):
-        del facts[name]
-    return {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
-
-
-def _echo_bad(rows: list[dict[str, str]]) -> None:
-    """Count bad rows by reason, and list the first of them."""
-    reasons = Counter(f"{row['status']} ({row['reason']})" for row in rows).most_common()
-    for reason, n in reasons[:SOME]:
-        click.echo(f"  {n} x {reason}")
-    for row in rows[:SOME]:
-        click.echo(f"    {row['id']}: {row['status']}")
-    if len(rows) > SOME:
-        click.echo(f"    and {len(rows) - SOME} more: --json lists them all")
-
-
-def _echo_verified(found: dict[str, Any]) -> None:
-    problems = found["problems"]
-    for problem in problems:
-        click.echo(f"{problem['file']}: {problem['what']}{' (repaired)' if problem['repaired'] else ''}")
-    for each in found["busy"]:
-        click.echo(f"{each['features']}: {each['what']}: nothing of it is repaired", err=True)
-    n_bad = len({problem["file"] for problem in problems})
-    checked = (
-        f"{_count(len(found['features']), 'feature set')}, {_count(found['files'], 'file')}, {_size(found['bytes'])}"
-    )
-    click.echo(f"{checked}: {f'{n_bad} damaged' if n_bad else 'all whole'}")
-    if any(problem["repaired"] for problem in problems):
-        click.echo("Run the same extract again: it computes just what is lost.")
-    elif problems:
-        click.echo("Repair it with: cache verify --repair")
-
-
-def _echo_garbage(found: dict[str, Any]) -> None:
-    items = found["items"]
-    if items:
-        rows = [["" if i["rows"] is None else i["rows"], _size(i["bytes"]), i["path"]] for i in items]
-        _print_table(["kind", "rows", "size", "file"], [[i["kind"], *row] for i, row in zip(items, rows, strict=True)])
-    for each in found["busy"]:
-        click.echo(f"{each['features']}: {each['what']}: left alone", err=True)
-    for each in found["damaged"]:
-        click.echo(f"{each['features']}: {each['what']}: its shards are left alone. See: cache verify", err=True)
-    gone = _count(sum(item["delete"] for item in items), "file")
-    todo = "can go. Delete them with: --delete" if found["dry_run"] else "deleted."
-    click.echo(f"{gone}, {_size(found['bytes'])} {todo}")
-    if kept := sum(not item["delete"] for item in items):
-        click.echo(
-            f"{_count(kept, 'unfinished shard')} kept: the next extract goes on from there, unless --unfinished."
-        )
-
-
-def _echo_removed(done: dict[str, Any]) -> None:
-    click.echo(f"Removed {', '.join(done['removed'])}: {_size(done['bytes'])}")
-    for path in done["left"]:
-        click.echo(f"Left: {path}: not a file of the cache", err=True)
-
-
-def _echo_facts(facts: Mapping[str, object]) -> None:
-    for name, value in facts.items():
-        click.echo(f"  {name:<15} {value}")
-
-
-def _facts(facts: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "(unknown)"
-
-
-def _some(texts: Iterable[str]) -> str:
-    """Join the first texts, and say how many more there are."""
-    texts = list(texts)
-    return ", ".join(texts[:SOME]) + (f" and {len(texts) - SOME} more" if len(texts) > SOME else "")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def _size(n_bytes: int) -> str:
-    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f} {unit}"
-    return f"{n_bytes} B"
-
-
-def _age(seconds: int) -> str:
-    for length_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length_s:
-            return f"{seconds // length_s} {unit}"
-    return f"{seconds} s"
+    click.echo(f"{done['path']}: {count(done['rows'], 'row')} of {', '.join(done['layers'])}, {size(done['bytes'])}")
 
 
 @main.command()
@@ -812,9 +615,9 @@ def doctor(cache: Path, as_json: bool) -> None:
 
     found = examine(cache)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_table(["what", "found"], found["checks"].items())
+        print_table(["what", "found"], found["checks"].items())
         for problem in found["problems"]:
             click.echo(f"Problem: {problem}", err=True)
     sys.exit(1 if found["problems"] else 0)

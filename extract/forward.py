@@ -16,6 +16,7 @@ from extract.errors import BackboneError, OptionError, TapError
 from extract.images import DECODER
 from extract.pooling import make_pool
 from extract.spec import PENULTIMATE, STAGES, ExtractSpec, Failure, Preprocessing, Recipe, Status, Tap
+from extract.store.index import versions
 from extract.taps import Cut, Trunk, open_trunk
 
 BATCH_PIXELS = 32 * 224**2
@@ -35,6 +36,11 @@ class Extractor:
     def batch_size(self) -> int:
         """Images per pass where nobody said: the pixels of 32 images of 224 x 224, and 8 to 256 images."""
         return max(8, min(256, BATCH_PIXELS // self.recipe.preprocessing.crop_size**2))
+
+    @property
+    def writer(self) -> dict[str, str]:
+        """What computes the rows, for the record: versions, and the kind of device."""
+        return {**versions(), "device": self.device.type}
 
     def send(self, images: Sequence[Tensor]) -> Tensor:
         """Bring N images (3, H, W) uint8 to the device as one batch (N, 3, H, W)."""

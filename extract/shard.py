@@ -12,7 +12,6 @@ from torch import Tensor
 from extract.forward import Extractor, not_finite
 from extract.loader import Loaded, Loader
 from extract.spec import Failure, Record
-from extract.store.index import versions
 from extract.store.shards import Rows, write_shard
 
 STAGES = ("read", "decode", "transfer", "forward", "write")
@@ -106,8 +105,7 @@ def _compute(
 
 
 def _write(folder: Path, rows: Rows, extractor: Extractor) -> str:
-    writer = json.dumps({**versions(), "device": extractor.device.type})
-    return write_shard(folder, rows, extractor.recipe.key, writer)
+    return write_shard(folder, rows, extractor.recipe.key, json.dumps(extractor.writer))
 
 
 def _empty(n: int, extractor: Extractor) -> Rows:

@@ -29,7 +29,6 @@ from extract.loader import Loader
 from extract.spec import Failure, Preprocessing, Record
 from extract.store import files
 from extract.store.folders import GOLDEN
-from extract.store.index import versions
 from extract.store.sealed import REPAIR, Attributes, open_sealed, read_part, seal
 
 KIND = "golden"
@@ -134,7 +133,7 @@ def _prove_rows(rows: Mapping[str, np.ndarray], path: Path, extractor: Extractor
     """Compare with the rows that the first worker wrote, which may be these."""
     before, writer = _stored(path, extractor)
     for tap, name, distance in _beyond(rows, before, ROW_TOLERANCE):
-        changed = ", ".join(_changes(writer, _writer(extractor))) or "nothing that was noted"
+        changed = ", ".join(_changes(writer, extractor.writer)) or "nothing that was noted"
         raise DriftError(
             f"golden image {name} has another row than the features here were computed with: layer {tap}, "
             f"by {distance:.1e} of the row's length, and {ROW_TOLERANCE} is allowed. Changed since: {changed}",
@@ -173,7 +172,7 @@ def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
         for tap, values in rows.items():
             file.create_dataset(f"layers/{tap}", data=values)
 
-    attributes: Attributes = {"key": extractor.recipe.key, "writer": json.dumps(_writer(extractor))}
+    attributes: Attributes = {"key": extractor.recipe.key, "writer": json.dumps(extractor.writer)}
     return seal(KIND, attributes, fill)[1]
 
 
@@ -189,10 +188,6 @@ def _stored(path: Path, extractor: Extractor) -> tuple[dict[str, np.ndarray], di
     if table.attributes.get("key") != extractor.recipe.key or not fit:
         raise StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
     return rows, json.loads(table.attributes["writer"])
-
-
-def _writer(extractor: Extractor) -> dict[str, str]:
-    return {**versions(), "device": extractor.device.type}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:
