@@ -192,7 +192,7 @@ def test_a_dry_run_writes_nothing(photos, tmp_path):
         ),
         (("extract", "{photos}", "-m", "shufflenet_v2_x0_5", "--weights", "none", "-l", "stage2.0.size"), "no tensor"),
         (("extract", "{photos}", "-m", "torchvision:"), "no model ''"),
-        (("extract", "{photos}", "-m", "builtin", "--cache", "/dev/null/cache"), "cannot write"),
+        (("extract", "{photos}", "-m", "builtin", "--cache", "/dev/null/cache"), "cannot be written"),
         (("extract", "{photos}", "-m", "builtin", "--name", "../up"), "is no name"),
         (("extract", "{photos}", "-m", "builtin", "--device", "abacus"), "no device 'abacus'"),
         (("extract", "{photos}", "-m", "builtin", "--precision", "fp16"), "slowly"),
@@ -282,5 +282,5 @@ def test_an_interrupt_is_told_in_one_line_or_one_object(photos, tmp_path, monkey
 
     monkeypatch.setattr("extract.run.run_plan", interrupt)
     arguments = ("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache")
-    assert "Finished shards are kept" in run(*arguments, code=130).stderr
+    assert "What was finished is kept" in run(*arguments, code=130).stderr
     assert run_json(*arguments, code=130)["error"]["type"] == "Interrupted"
