@@ -169,11 +169,9 @@ def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], 
         here.select_hyperslab((start, 0), (stop - start, width))
         there.select_hyperslab((int(table.row[start]), 0), (stop - start, width))
         layout.set_virtual(here, path, dataset, there)
-    parents = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    parents.set_create_intermediate_group(True)
-    whole = h5py.h5s.create_simple(shape)
-    made = h5py.h5d.create(file.id, None, h5py.h5t.py_create(np.dtype(dtype)), whole, layout)
-    h5py.h5o.link(made, file.id, dataset, lcpl=parents)
+    parent, _, leaf = name.rpartition("/")
+    kind, whole = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.require_group(parent).id, leaf.encode(), kind, whole, layout)
 
 
 def _runs(table: Table) -> Iterator[tuple[int, int]]:
