@@ -120,7 +120,7 @@ def plan_of(job: Job, stored: Sequence[Shard]) -> tuple[Plan, Contents]:
     known = Known() if job.spec.rehash else read_known(job.folder.parent / CONTENTS)
     contents = find_contents(job.source.records, known, workers=job.spec.workers, progress=job.progress)
     entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
-    check_same_data(job.folder, job.source.root, entries)
+    check_same_data(job.folder, job.source.origin, entries)
     shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // job.row_bytes))
     return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
 
@@ -176,7 +176,7 @@ def commit(job: Job, plan: Plan, stored: Sequence[Shard], receipts: Sequence[Rec
     """Write the index over the shards that were there and the new ones."""
     recipe, folder = job.extractor.recipe, job.folder
     shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, recipe.key) for receipt in receipts)]
-    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.dims, job.source.root)
+    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.dims, job.source.origin)
 
 
 def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, before: set[str]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def _source(data: Path, root: Path | None, rows: Iterable[Row], notes: list[str]
         raise SourceError(
             "the manifest lists no images", where=shown(str(data)), remedy="Add a row path,label for each"
         )
-    return Source(default_name(data.stem), table.root, tuple(records), tuple(notes))
+    origin = str(data.absolute()) + (f", below {root.absolute()}" if root else "")
+    return Source(default_name(data.stem), origin, tuple(records), tuple(notes))
 
 
 def _check_header(header: Sequence[str], where: str) -> list[str]:

@@ -9,10 +9,13 @@ from extract.spec import Record
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One DATA: a default `name`, the `root` of its images, their `records` sorted by id, and `notes` for people."""
+    """One DATA: a default `name`, its `origin`, its `records` sorted by id, and `notes` for people.
+
+    The origin says where the images came from, as an absolute path. Of one origin there is one data set at a time.
+    """
 
     name: str
-    root: str
+    origin: str
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
 

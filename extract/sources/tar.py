@@ -61,8 +61,7 @@ def open_tar(data: str) -> Source:
     archives = [_list(path) for path in paths]
     records = _records(archives, shown(data))
     _refuse_twins(records, shown(data))
-    folders = [str(path.absolute().parent) for path in paths]
-    return Source(default_name(Path(data).stem), os.path.commonpath(folders), tuple(records), tuple(_notes(archives)))
+    return Source(default_name(Path(data).stem), str(Path(data).absolute()), tuple(records), tuple(_notes(archives)))
 
 
 def _is_file(path: Path) -> bool:

@@ -64,7 +64,7 @@ def open_torchvision(data: str, root: Path | None) -> Source:
             "the data set is empty", where=PREFIX + name, remedy=f"Look at the files under {shown(folder)}"
         )
     records.sort(key=lambda record: record.id)
-    return Source(default_name(name.lower()), folder, tuple(records), tuple(notes))
+    return Source(default_name(name.lower()), f"{PREFIX}{name}, below {folder}", tuple(records), tuple(notes))
 
 
 def read_image(location: str, max_bytes: int) -> bytes | Failure:

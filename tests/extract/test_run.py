@@ -236,6 +236,18 @@ def test_another_folder_of_the_same_name_is_refused_and_nothing_is_written(spec,
     assert counts(extract(replace(spec, data=str(other), name="pets-2", **changes))) == {"rows": 8, "computed": 8}
 
 
+def test_another_manifest_beside_the_first_is_other_data_too(spec, data, tmp_path):
+    lists = {}
+    for name in ("cat", "dog"):
+        lists[name] = data / f"{name}.csv"
+        lists[name].write_text(
+            "path,label\n" + "".join(f"{name}/{p.name},{name}\n" for p in sorted((data / name).iterdir()))
+        )
+    extract(replace(spec, data=str(lists["cat"]), name="pets"))
+    with pytest.raises(StoreError, match=r"other images, those of .*cat.csv.*--name"):
+        extract(replace(spec, data=str(lists["dog"]), name="pets"))
+
+
 def test_another_recipe_lives_beside_the_first(spec):
     first = extract(spec)
     before = files_in(Path(first["path"]).parent)

@@ -28,7 +28,7 @@ def test_class_folders(tmp_path):
     (root / "empty").mkdir()
     source = open_source(str(root))
     assert rows(source) == [("a/deep/2.PNG", "a", None), ("b/1.jpg", "b", None)]
-    assert (source.name, source.root) == ("my-data", str(root))
+    assert (source.name, source.origin) == ("my-data", str(root))
     assert source.records[1].path == str(root / "b/1.jpg")
     assert source.notes == (
         "skipped 1 file that is not named as images: a/notes.txt",
@@ -54,7 +54,7 @@ def test_relative_data_gives_absolute_paths(tmp_path, monkeypatch):
     put(tmp_path, "a/1.jpg")
     monkeypatch.chdir(tmp_path)
     source = open_source(".")
-    assert (source.root, source.records[0].path) == (str(tmp_path), str(tmp_path / "a/1.jpg"))
+    assert (source.origin, source.records[0].path) == (str(tmp_path), str(tmp_path / "a/1.jpg"))
 
 
 def test_names_that_are_not_utf8_survive(tmp_path):

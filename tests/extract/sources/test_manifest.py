@@ -26,9 +26,9 @@ def test_all_columns(tmp_path):
         Record("a/1.jpg", f"{tmp_path}/a/1.jpg", "cat"),
         Record("b/2.jpg", f"{tmp_path}/b/2.jpg", "dog", "val", "g1"),
     )
-    assert (source.name, source.root, source.notes) == (
+    assert (source.name, source.origin, source.notes) == (
         "list",
-        str(tmp_path),
+        str(tmp_path / "list.csv"),
         ("ignored columns of the manifest: width",),
     )
 
@@ -37,6 +37,7 @@ def test_paths_are_relative_to_the_root_where_one_is_given(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     source = open_source(manifest(tmp_path, f'path\n"a, b.jpg"\n{root}/c.jpg\n'), root)
+    assert source.origin == f"{tmp_path}/list.csv, below {root}"
     assert source.records == (Record("a, b.jpg", f"{root}/a, b.jpg"), Record("c.jpg", f"{root}/c.jpg"))
 
 

@@ -41,7 +41,7 @@ def test_members_in_class_folders_are_read_in_place(tmp_path):
     source = open_source(data)
     assert [(r.id, r.label, r.path) for r in source.records] == [("a/é.png", "a", data), ("b/2.jpg", "b", data)]
     assert [read_bytes(record, 10) for record in source.records] == [b"one", b"two"]
-    assert (source.name, source.root, source.notes) == ("my-set", str(tmp_path), ())
+    assert (source.name, source.origin, source.notes) == ("my-set", data, ())
 
 
 def test_one_folder_around_all_members_is_no_class(tmp_path):

@@ -52,7 +52,7 @@ def test_mnist(tmp_path):
     assert [record.id for record in source.records] == [f"{s}/0000{i}" for s in ("test", "train") for i in range(3)]
     assert [record.label for record in source.records] == ["7 - seven", "0 - zero", "9 - nine"] * 2
     assert [record.split for record in source.records] == ["test"] * 3 + ["train"] * 3
-    assert (source.name, source.root, source.notes) == ("mnist", str(root), ())
+    assert (source.name, source.origin, source.notes) == ("mnist", f"torchvision:MNIST, below {root}", ())
     image = Image.open(io.BytesIO(read_bytes(source.records[4], 10_000)))
     assert image.mode == "L"
     np.testing.assert_array_equal(np.asarray(image), PIXELS["a"][1])
