@@ -31,7 +31,7 @@ from extract.store.shards import Shard, read_shard
 log = logging.getLogger(__name__)
 
 SHARD_ROWS = 1024
-"""A run that is killed loses the rows of the shard it was at: ResNet-50 computes as many in 40 s on two cores."""
+"""Rows of a shard at most; fewer where they are wide, and where they take longer than `shard.SHARD_S`."""
 
 SHARD_BYTES = 64 << 20
 HINTS = {

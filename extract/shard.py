@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from extract.forward import Extractor, not_finite
 from extract.loader import Loaded, Loader
 from extract.spec import Failure, Record
 from extract.store.shards import Rows, write_shard
+
+SHARD_S = 60.0
+"""Seconds after which the rows that are done become a shard: a killed run loses no more than a minute."""
 
 STAGES = ("read", "decode", "transfer", "forward", "write")
 
@@ -40,7 +44,8 @@ class Stages:
 class Receipt:
     """What became of one shard: its file, how many rows it holds and how many of them are bad, and the seconds.
 
-    `interrupted` work has no more rows than were done; without any it has no file, and no name.
+    The rows are those of the first records; the others are still to be done. `interrupted` work without a single row
+    has no file, and no name.
     """
 
     name: str
@@ -62,14 +67,18 @@ def extract_shard(
     """Compute the rows of `records`, write them as one shard into `folder`, and say what was done.
 
     `on_rows` is called with the number of rows after every batch. A record that cannot be used becomes a row with its
-    reason; it never moves another row. Ctrl-C ends it early: the rows that are done are written.
+    reason; it never moves another row. After SHARD_S seconds, or at Ctrl-C, the rows that are done are written, and the
+    other records are left.
     """
     rows, stages, done = _empty(len(records), extractor), Stages(), 0
-    interrupted = False
+    interrupted, began = False, time.perf_counter()
     try:
-        for n in _compute(rows, records, extractor, loader, stages, batch_size):
-            done += n
-            on_rows(n)
+        with closing(_compute(rows, records, extractor, loader, stages, batch_size)) as computing:
+            for n in computing:
+                done += n
+                on_rows(n)
+                if time.perf_counter() - began > SHARD_S:
+                    break
     except KeyboardInterrupt:
         interrupted = True
     kept = rows.first(done)
@@ -86,22 +95,23 @@ def extract_shard(
 
 def _compute(
     rows: Rows, records: Sequence[Record], extractor: Extractor, loader: Loader, stages: Stages, batch_size: int
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Fill in the rows, batch by batch, and yield how many each was."""
     done, mark = 0, time.perf_counter()
-    for batch in loader.batches(records, batch_size):
-        stages.waited(time.perf_counter() - mark, batch)
-        mark = time.perf_counter()
-        good = _note(rows, done, batch)
-        if len(good):
-            pixels = extractor.send([item.outcome for item in batch if isinstance(item.outcome, Tensor)])
-            stages.seconds["transfer"] += time.perf_counter() - mark
+    with closing(loader.batches(records, batch_size)) as batches:
+        for batch in batches:
+            stages.waited(time.perf_counter() - mark, batch)
             mark = time.perf_counter()
-            _fill(rows, good, extractor(pixels), extractor.recipe.store)
-        stages.seconds["forward"] += time.perf_counter() - mark
-        yield len(batch)
-        done += len(batch)
-        mark = time.perf_counter()
+            good = _note(rows, done, batch)
+            if len(good):
+                pixels = extractor.send([item.outcome for item in batch if isinstance(item.outcome, Tensor)])
+                stages.seconds["transfer"] += time.perf_counter() - mark
+                mark = time.perf_counter()
+                _fill(rows, good, extractor(pixels), extractor.recipe.store)
+            stages.seconds["forward"] += time.perf_counter() - mark
+            yield len(batch)
+            done += len(batch)
+            mark = time.perf_counter()
 
 
 def _write(folder: Path, rows: Rows, extractor: Extractor) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from benchmarks.faults.harness import (
 )
 from benchmarks.faults.mounts import PowerCut, grow, memory_disk
 from extract import run
+from extract.errors import StoreError
 from extract.store.index import write_index
 from extract.store.sealed import damage
 from extract.store.shards import read_shard, write_shard
@@ -80,6 +82,14 @@ def _last_words(writer: Child) -> list[str]:
 
 
 def _write_on(folder: Path, pipe: int) -> int:
+    """Write and acknowledge until the power is cut."""
+    with suppress(StoreError):
+        _write_and_tell(folder, pipe)
+    time.sleep(60)
+    return 0
+
+
+def _write_and_tell(folder: Path, pipe: int) -> None:
     """Write shards of four rows, and after every third one an index of all rows; acknowledge each."""
     names: list[str] = []
     while len(names) < MOST_SHARDS:
@@ -91,8 +101,6 @@ def _write_on(folder: Path, pipe: int) -> int:
             entries = [entry(i) for i in range(PER_SHARD * len(names))]
             write_index(folder / "features.h5", RECIPE, entries, shards, DIMS, "/data")
             os.write(pipe, f"{PER_SHARD * len(names)} ".encode())
-    time.sleep(60)
-    return 0
 
 
 def _write_without_sync(folder: Path, pipe: int) -> int:

@@ -1,5 +1,6 @@
 """The engine of one machine: a plain loop in this process."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,8 +23,12 @@ def run(
     with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
         if shards:
             golden.prove(extractor, loader, folder.parent)
-        for records in shards:
+        todo = deque(shards)
+        while todo:
+            records = todo.popleft()
             receipt = extract_shard(records, extractor, loader, folder, batch_size=batch_size, on_rows=on_rows)
             yield receipt
             if receipt.interrupted:
                 return
+            if rest := records[receipt.rows :]:
+                todo.appendleft(rest)

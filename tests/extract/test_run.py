@@ -27,7 +27,7 @@ from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of
 from extract.store.sealed import BLOCK_BYTES, parse
 from tests.faults.storage import InProcess
-from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_of, tiny_folder, tiny_spec
+from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_in, rows_of, tiny_folder, tiny_spec
 
 COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
 
@@ -613,6 +613,16 @@ def test_a_name_is_not_taken_over_by_a_folder_that_shares_one_image(spec, data, 
 def test_a_spec_that_makes_no_sense_is_refused(spec, wrong):
     with pytest.raises(OptionError):
         replace(spec, **wrong)
+
+
+def test_slow_work_becomes_a_shard_every_so_often(spec, monkeypatch):
+    expected = rows_of(features_of(extract(replace(spec, name="fast"))))
+    monkeypatch.setattr(story, "SHARD_ROWS", 8)
+    monkeypatch.setattr("extract.shard.SHARD_S", 0)
+    done = extract(replace(spec, batch_size=3))
+    assert counts(done) == {"rows": 8, "computed": 8}
+    assert sorted(map(rows_in, shards_of(done))) == [2, 3, 3]
+    assert_same_rows(rows_of(features_of(done)), expected)
 
 
 @pytest.fixture
