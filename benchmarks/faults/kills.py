@@ -176,8 +176,10 @@ def sigterm(folder: Path, n: int) -> Numbers:
     """Send SIGTERM to the command at random instants; what it says it kept is there, and computed by nobody again."""
     warm(SHARD_ROWS, decode_here=False)
     data = tiny_folder(folder / "pets", per_class=LONG_IMAGES // 2)
-    expected = clean_rows(data, folder)
-    cases = spread(lambda number: _terminated(data, folder / str(number), expected, number), range(n))
+    expected, began = clean_rows(data, folder), time.perf_counter()
+    run.extract(small_spec(data, folder / "timed"))
+    instants = np.random.default_rng(0).uniform(0.02, time.perf_counter() - began, n).tolist()
+    cases = spread(lambda after: _terminated(data, folder / f"{after}", expected, after), instants)
     ends = Counter(case["ended"] for case in cases)
     counted = {
         "n": n,
@@ -194,10 +196,10 @@ def sigterm(folder: Path, n: int) -> Numbers:
     return {**counted, "passed": ended and counted["longest_s"] <= GRACE_S and not any(counted[k] for k in nothing)}
 
 
-def _terminated(data: Path, cache: Path, expected: Case, seed: int) -> Case:
-    """Start the command and end it, and let a second run go on from there."""
+def _terminated(data: Path, cache: Path, expected: Case, after_s: float) -> Case:
+    """Start the command and end it after so many seconds, and let a second run go on from there."""
     child = command([*extraction(data, cache), "--json"])
-    time.sleep(np.random.default_rng(seed).uniform(0.05, 2))
+    time.sleep(after_s)
     began = time.perf_counter()
     child.kill(signal.SIGTERM)
     code, said = child.answer()

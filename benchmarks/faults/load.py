@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def _read_often(index: Path, n: int) -> tuple[int, int]:
     return errors, rows
 
 
-def _timed(times: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+def _timed(times: Numbers, name: str, work: Callable[[], Any]) -> Any:
     began = time.perf_counter()
     done = work()
     times[f"{name}_s"] = round(time.perf_counter() - began, 2)
@@ -142,17 +142,21 @@ def scale(folder: Path, n: int) -> Numbers:
 
 
 def _scanned(at: Path, n: int) -> Numbers:
-    times: dict[str, float] = {}
-    before = most_megabytes()
-    shards = _timed(times, "scan", lambda: stored_shards(at / "shards", RECIPE.key, repair=False, thorough=False))
-    contents = _timed(times, "contents", lambda: stored_contents(shards, but_failed=False))
-    scanned = most_megabytes() - before
-    entries = _timed(times, "entries", lambda: [_entry(i) for i in range(n)])
+    """Find out what is stored, plan, write the index and open it."""
+    times: Numbers = {"mb_before": round(most_megabytes())}
+
+    def scan() -> tuple[list[Shard], Collection[bytes]]:
+        shards = stored_shards(at / "shards", RECIPE.key, repair=False, thorough=False)
+        return shards, stored_contents(shards, but_failed=False)
+
+    shards, contents = _timed(times, "scan", scan)
+    times["mb_after_scan"] = round(most_megabytes())
+    entries = [_entry(i) for i in range(n)]
     plan = _timed(times, "plan", lambda: make_plan(entries, contents, SHARD_ROWS))
     _timed(times, "index", lambda: write_index(at / "features.h5", RECIPE, entries, shards, DIMS, "/data"))
     opened = _timed(times, "open", lambda: FeatureSet(at / "features.h5").check())
     found = {"shards": len(shards), "to_compute": plan.computed, "opened_rows": len(opened)}
-    return {**found, **times, "mb_of_scan": round(scanned), "mb": round(most_megabytes())}
+    return {**found, **times, "mb": round(most_megabytes())}
 
 
 def _idle(data: Path, n: int) -> Numbers:
@@ -174,7 +178,7 @@ def _idle(data: Path, n: int) -> Numbers:
         return real(*given)
 
     loader.read_bytes = counting
-    times: dict[str, float] = {}
+    times: Numbers = {}
     done = _timed(times, "idle_run", lambda: run.extract(spec))
     shutil.rmtree(data)
     return {"files": done["rows"], **times, "files_read": reads, "computed": done["computed"]}
