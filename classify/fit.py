@@ -19,8 +19,8 @@ from classify.search import Search, Trial, fit_noted, quiet_fits
 from extract.errors import FitError, OptionError, unknown
 from extract.progress import Progress
 from extract.spec import available_cores
+from extract.store import FeatureSet, open_features
 from extract.store.index import versions
-from extract.store.reader import FeatureSet, open_features
 
 STRATEGIES = ("linear",)
 GROUPS = ("auto", "none")

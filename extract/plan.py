@@ -1,14 +1,15 @@
 """The plan of an extraction: what of a data set the cache lacks, why, and whether the name fits the data."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extract.errors import StoreError, UnreadableError
 from extract.spec import Recipe, Record, Status
-from extract.store import FeatureSet, files, list_features
+from extract.store import FeatureSet, files
+from extract.store.folders import list_folders
 from extract.store.index import Entry, locate
 from extract.store.reader import INDEX
 from extract.store.shards import Shard, read_shard, shards_in
@@ -80,24 +81,27 @@ def stored_contents(shards: Sequence[Shard], *, but_failed: bool) -> Collection[
 def check_same_data(folder: Path, source: str, entries: Sequence[Entry]) -> None:
     """Refuse a name that stands for other images: they came from another place, and most of them are not here."""
     here = {entry.content for entry in entries}
-    for found in list_features(folder.parent.parent):
-        other = opened(found.path) if found.name == folder.parent.name else None
-        if other is None or other.source == source:
-            continue
-        if 2 * sum(digest.tobytes() in here for digest in other.sha256) < len(other):
+    for other in _of_one_name(folder):
+        if other.source != source and 2 * sum(digest.tobytes() in here for digest in other.sha256) < len(other):
             raise StoreError(
-                f"the name {found.name!r} stands for other images, those of {other.source}",
+                f"the name {folder.parent.name!r} stands for other images, those of {other.source}",
                 where=source,
                 remedy="Give these another --name",
             )
+
+
+def _of_one_name(folder: Path) -> Iterator[FeatureSet]:
+    """Yield the feature sets that share their name with the folder of one."""
+    for each in list_folders(folder.parent.parent):
+        if each.path.parent.name == folder.parent.name and (other := opened(each.index)) is not None:
+            yield other
 
 
 def explain_miss(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Say how a recipe without features differs from the nearest one that the data set has; None where it has none."""
     if (folder / INDEX).exists():
         return None
-    others = [opened(found.path) for found in list_features(folder.parent.parent) if found.name == folder.parent.name]
-    compared = [(recipe.differences(other.recipe), other.name) for other in others if other is not None]
+    compared = [(recipe.differences(other.recipe), other.name) for other in _of_one_name(folder)]
     if not compared:
         return None
     differences, nearest = min(compared, key=lambda pair: (len(pair[0]), pair[1]))

@@ -1,5 +1,6 @@
 """The feature cache: immutable shards, and one small index that says which rows make up the data set now."""
 
-from extract.store.reader import FeatureSet, list_features, open_features
+from extract.store.folders import open_features
+from extract.store.reader import FeatureSet
 
-__all__ = ["FeatureSet", "list_features", "open_features"]
+__all__ = ["FeatureSet", "open_features"]

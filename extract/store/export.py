@@ -22,7 +22,8 @@ from extract.progress import Progress, Silent
 from extract.spec import Status
 from extract.store import files
 from extract.store.disk import Disk
-from extract.store.reader import RECIPE, FeatureSet, open_features
+from extract.store.folders import open_features
+from extract.store.reader import RECIPE, FeatureSet
 from extract.store.sealed import storable, text_array
 
 BLOCK_ROWS, BLOCK_BYTES = 4096, 64 << 20

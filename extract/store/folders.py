@@ -1,4 +1,4 @@
-"""The folders of a cache, found by their names alone: feature sets that are damaged or have no index included."""
+"""Feature sets by name: the folders of a cache, those that are damaged or have no index included; opening one."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from extract.spec import NAME
 from extract.store import shards
 from extract.store.files import TEMPORARY
 from extract.store.lock import held, lock_of
-from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS
+from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, FeatureSet
 from extract.store.sealed import open_sealed
 from extract.store.shards import Shard, read_shard, shards_in
 
@@ -106,8 +106,34 @@ def _chosen(features: str, known: Sequence[SetFolder], cache: Path) -> list[SetF
     found = [each for each in known if each.path.parent.name == name and each.path.name.startswith(key)]
     if not found:
         names = [each.name for each in known] if key else sorted({each.path.parent.name for each in known})
-        unknown("features", features, names, StoreError, remedy=f"Looked in {cache}; see: pipeline.py cache ls.")
+        unknown(
+            "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
+        )
     return found
+
+
+def open_features(features: str, cache: Path) -> FeatureSet:
+    """Open `NAME`, `NAME/KEYPREFIX` or the path of an index; raises StoreError where that is none, or not one."""
+    path = Path(features)
+    if path.is_file() or (path / INDEX).is_file():
+        return FeatureSet(path if path.is_file() else path / INDEX).check()
+    begun = choose_folders([features], cache)
+    found = [each for each in begun if each.index.is_file()]
+    if not found:
+        remedy = "Run its extract again: it goes on from there"
+        raise StoreError("its first extraction did not come to its end", where=begun[0].name, remedy=remedy)
+    if len(found) > 1:
+        choices = "; ".join(map(_choice, found))
+        raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which, as NAME/KEY")
+    return FeatureSet(found[0].index).check()
+
+
+def _choice(found: SetFolder) -> str:
+    try:
+        recipe = FeatureSet(found.index).recipe
+    except StoreError as error:
+        return f"{found.name} ({error.what})"
+    return f"{found.name} ({recipe.model}, {', '.join(tap.name for tap in recipe.taps)})"
 
 
 def check_cache(cache: Path) -> None:

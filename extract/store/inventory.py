@@ -12,8 +12,8 @@ import numpy as np
 from extract.errors import StoreError
 from extract.spec import Status
 from extract.store import index, shards
-from extract.store.folders import list_folders
-from extract.store.reader import SHARDS, FeatureSet, open_features
+from extract.store.folders import list_folders, open_features
+from extract.store.reader import SHARDS, FeatureSet
 from extract.store.sealed import damaged, open_sealed
 
 

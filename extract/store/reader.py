@@ -1,4 +1,4 @@
-"""Reading a feature set: found by name, checked, then any rows of any tap, mapped from the shards.
+"""Reading a feature set: checked, then any rows of any tap, mapped from the shards.
 
 What an index says is proven byte by byte when it is opened, and every array of rows when it is first read.
 """
@@ -7,7 +7,6 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -326,44 +325,3 @@ def _dims(attributes: dict[str, Any], recipe: Recipe, path: Path) -> dict[str, i
     if dims.keys() != {tap.name for tap in recipe.taps}:
         raise damaged(path, index.KIND, "its taps are not those of the recipe")
     return dims
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One feature set in a cache: the data set's name, the key's first digits, the path of its index."""
-
-    name: str
-    key: str
-    path: Path
-
-
-def list_features(cache: Path) -> list[Found]:
-    """List the feature sets of a cache, by name and key."""
-    return [Found(p.parent.parent.name, p.parent.name, p) for p in sorted(cache.glob(f"*/*/{INDEX}"))]
-
-
-def _choice(found: Found) -> str:
-    try:
-        recipe = FeatureSet(found.path).recipe
-    except StoreError as error:
-        return f"{found.name}/{found.key} ({error.what})"
-    return f"{found.name}/{found.key} ({recipe.model}, {', '.join(tap.name for tap in recipe.taps)})"
-
-
-def open_features(features: str, cache: Path) -> FeatureSet:
-    """Open `NAME`, `NAME/KEYPREFIX` or the path of an index; raises StoreError where that is none, or not one."""
-    path = Path(features)
-    if path.is_file() or (path / INDEX).is_file():
-        return FeatureSet(path if path.is_file() else path / INDEX).check()
-    name, _, key = features.strip("/").partition("/")
-    known = list_features(cache)
-    found = [each for each in known if each.name == name and each.key.startswith(key)]
-    if not found:
-        names = [f"{each.name}/{each.key}" for each in known] if key else sorted({each.name for each in known})
-        unknown(
-            "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
-        )
-    if len(found) > 1:
-        choices = "; ".join(map(_choice, found))
-        raise StoreError(f"{features!r} is {len(found)} feature sets: {choices}", remedy="Say which, as NAME/KEY")
-    return FeatureSet(found[0].path).check()

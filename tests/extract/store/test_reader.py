@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extract.errors import StoreError
 from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap
-from extract.store import FeatureSet, files, list_features, open_features
+from extract.store import FeatureSet, files, open_features
 from extract.store.index import FORMAT, FORMAT_VERSION, Entry, write_index
 from extract.store.inventory import describe, inventory
 from extract.store.sealed import seal
@@ -199,7 +199,6 @@ def test_features_are_found_by_name_prefix_and_path(tmp_path):
     key = features.recipe.key
     for text in ("set", f"set/{key[:4]}", f"set/{key[:12]}", str(features.path), str(features.folder)):
         assert open_features(text, tmp_path).path == features.path
-    assert [found.key for found in list_features(tmp_path)] == [key[:12]]
 
 
 def test_what_is_not_there_or_ambiguous_is_told(tmp_path):
