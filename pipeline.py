@@ -51,10 +51,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            with _stoppable(ctx):
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except Interrupted as error:
-            _fail(error, ctx, ctx.meta.get(STOPPED, INTERRUPTED))
+            _stopped(error, ctx)
         except OffshelfError as error:
             _fail(error, ctx)
         except BrokenPipeError:
@@ -68,7 +67,7 @@ class Commands(click.Group):
                 OffshelfError("out of memory", remedy="Take a smaller --batch-size, fewer --workers, fewer taps"), ctx
             )
         except KeyboardInterrupt:
-            _fail(STOP, ctx, ctx.meta.get(STOPPED, INTERRUPTED))
+            _stopped(STOP, ctx)
 
 
 @contextmanager
@@ -77,9 +76,9 @@ def _stoppable(ctx: click.Context) -> Iterator[None]:
 
     def stop(number: int, _: object) -> None:
         ctx.meta[STOPPED] = 128 + number
-        for each in STOPS:
+        for each in heard:
             signal.signal(each, lambda *_: os._exit(128 + number))
-        late = threading.Timer(GRACE_S, _leave, [ctx, 128 + number])
+        late = threading.Timer(GRACE_S, _leave, [STOP, ctx])
         late.daemon = True
         late.start()
         raise KeyboardInterrupt
@@ -87,7 +86,8 @@ def _stoppable(ctx: click.Context) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {each: signal.signal(each, stop) for each in STOPS}
+    heard = [each for each in STOPS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heard}
     try:
         yield
     finally:
@@ -96,11 +96,20 @@ def _stoppable(ctx: click.Context) -> Iterator[None]:
                 signal.signal(each, handler)
 
 
-def _leave(ctx: click.Context, code: int) -> None:
-    """End a process that does not come to an end; a cache is right at any instant."""
-    _say(STOP, ctx)
-    sys.stdout.flush()
-    os._exit(code)
+def _stopped(error: Interrupted, ctx: click.Context) -> NoReturn:
+    """End a command that was stopped; after a signal at once: Python takes seconds to tear torch down."""
+    if STOPPED in ctx.meta:
+        _leave(error, ctx)
+    _fail(error, ctx, INTERRUPTED)
+
+
+def _leave(error: Interrupted, ctx: click.Context) -> NoReturn:
+    """End the process now; a cache is right at any instant."""
+    try:
+        _say(error, ctx)
+        sys.stdout.flush()
+    finally:
+        os._exit(ctx.meta[STOPPED])
 
 
 def _fail(error: OffshelfError, ctx: click.Context, code: int = 1) -> NoReturn:
@@ -273,7 +282,7 @@ def extract(data: str, **options: Any) -> None:
     from extract.run import extract as run
 
     spec = _extract_spec(data, options)
-    with progress_bar() as bar:
+    with _stoppable(click.get_current_context()), progress_bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
     if options["dry_run"] and not options["as_json"]:
         click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
@@ -533,7 +542,7 @@ def cache_verify(features: tuple[str, ...], repair: bool, cache: Path, as_json: 
 
     with progress_bar() as bar:
         found = verify(features, cache, repair=repair, progress=bar)
-    print_json(found) if as_json else echo_verified(found)
+    print_json(found) if as_json else echo_verified(found, repair=repair)
     sys.exit(0 if all(problem["repaired"] for problem in found["problems"]) else 1)
 
 

@@ -1,7 +1,7 @@
 """The content of every image: the SHA-256 of its bytes, without reading the files that did not change."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extract.loader import content_digests
@@ -19,22 +19,39 @@ class Contents:
     changed: bool
 
 
-def find_contents(records: Sequence[Record], known: Known, *, workers: int, progress: Progress) -> Contents:
-    """Look up what is known, and read the other files."""
+def find_contents(
+    records: Sequence[Record],
+    known: Known,
+    *,
+    workers: int,
+    progress: Progress,
+    remember: Callable[[dict[str, tuple[Signature, bytes]]], None],
+) -> Contents:
+    """Look up what is known, and read the other files; Ctrl-C has `remember` note what was read until then."""
     began_ns = time.time_ns()
     signatures = [signature_of(record) for record in records]
     found = [known.digest(record, signature) for record, signature in zip(records, signatures, strict=True)]
     unread = [i for i, digest in enumerate(found) if digest is None]
     digests: list[bytes | Failure] = [digest or b"" for digest in found]
     progress.start("hash", len(unread))
-    for i, digest in zip(unread, content_digests((records[i] for i in unread), workers=workers), strict=True):
-        digests[i] = digest
-        if not _to_remember(records[i], signatures[i], began_ns):
-            signatures[i] = None
-        progress.advance(1)
-    remembered = zip(records, signatures, digests, strict=True)
-    by_id = {r.id: (s, d) for r, s, d in remembered if s is not None and isinstance(d, bytes)}
+    try:
+        for i, digest in zip(unread, content_digests((records[i] for i in unread), workers=workers), strict=True):
+            digests[i] = digest
+            if not _to_remember(records[i], signatures[i], began_ns):
+                signatures[i] = None
+            progress.advance(1)
+    except KeyboardInterrupt:
+        remember(_known_now(records, signatures, digests))
+        raise
+    by_id = _known_now(records, signatures, digests)
     return Contents(digests, by_id, changed=by_id != known.by_id)
+
+
+def _known_now(
+    records: Sequence[Record], signatures: Sequence[Signature | None], digests: Sequence[bytes | Failure]
+) -> dict[str, tuple[Signature, bytes]]:
+    found = zip(records, signatures, digests, strict=True)
+    return {r.id: (s, d) for r, s, d in found if s is not None and isinstance(d, bytes) and d}
 
 
 def _to_remember(record: Record, signature: Signature | None, read_ns: int) -> bool:

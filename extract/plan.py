@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import StoreError, UnreadableError
-from extract.spec import Recipe, Record, Status
-from extract.store import FeatureSet, files
+from extract.spec import Failure, Recipe, Record, Status
+from extract.store import FeatureSet
 from extract.store.folders import list_folders
 from extract.store.index import Entry, locate
 from extract.store.reader import INDEX
@@ -51,12 +51,12 @@ def make_plan(entries: list[Entry], stored: Collection[bytes], shard_rows: int) 
     return Plan(entries, shards, reused, duplicates)
 
 
-def stored_shards(folder: Path, key: str, *, repair: bool, thorough: bool) -> list[Shard]:
-    """Read what the shards of a folder know; damaged and foreign ones count as missing, and are removed if `repair`.
+def stored_shards(folder: Path, key: str, *, thorough: bool) -> tuple[list[Shard], list[Path]]:
+    """Read what the shards of a folder know; damaged and foreign ones count as missing, and are listed.
 
     `thorough` looks at every byte of them. Raises UnreadableError where the disk fails: the shard itself may be whole.
     """
-    shards = []
+    shards, damaged = [], []
     for path in shards_in(folder):
         try:
             shards.append(read_shard(path, key, thorough=thorough))
@@ -64,9 +64,8 @@ def stored_shards(folder: Path, key: str, *, repair: bool, thorough: bool) -> li
             raise
         except StoreError as error:
             log.warning("%s: %s. Its rows are computed again", path, error.what)
-            if repair:
-                files.remove([path])
-    return shards
+            damaged.append(path)
+    return shards, damaged
 
 
 def stored_contents(shards: Sequence[Shard], *, but_failed: bool) -> Collection[bytes]:
@@ -88,6 +87,20 @@ def check_same_data(folder: Path, source: str, entries: Sequence[Entry]) -> None
                 where=source,
                 remedy="Give these another --name",
             )
+
+
+def check_still_there(before: FeatureSet | None, entries: Sequence[Entry]) -> None:
+    """Refuse to drop rows whose images are not gone but out of reach, as when a disk is away."""
+    if before is None:
+        return
+    good = {name for name, status in zip(before.ids, before.status.tolist(), strict=True) if status == Status.OK}
+    lost = sum(isinstance(entry.content, Failure) and entry.record.id in good for entry in entries)
+    if 2 * lost > len(good):
+        raise StoreError(
+            f"{lost:,} of {len(good):,} images that have their rows cannot be read now",
+            where=before.source,
+            remedy="Check the disk that they are on; if they are gone for good, take them out of DATA",
+        )
 
 
 def _of_one_name(folder: Path) -> Iterator[FeatureSet]:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,25 @@ from extract.contents import Contents, find_contents
 from extract.engines import ENGINES
 from extract.errors import Interrupted, StoreError
 from extract.forward import Extractor, build_extractor
-from extract.plan import Plan, check_same_data, explain_miss, make_plan, opened, stored_contents, stored_shards
+from extract.plan import (
+    Plan,
+    check_same_data,
+    check_still_there,
+    explain_miss,
+    make_plan,
+    opened,
+    stored_contents,
+    stored_shards,
+)
 from extract.progress import Progress, Silent
 from extract.shard import Receipt, Stages
 from extract.sources import Source, open_source
 from extract.spec import ExtractSpec, Status
 from extract.store import files
-from extract.store.folders import CACHE_TAG, TAG
+from extract.store.folders import CACHE_TAG, TAG, is_cache
 from extract.store.index import Entry, Table, write_index
 from extract.store.known import FILE as CONTENTS
-from extract.store.known import Known, read_known, write_known
+from extract.store.known import Known, Signature, read_known, write_known
 from extract.store.lock import held, lock_of
 from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, weights_are_whole
 from extract.store.shards import Shard, read_shard
@@ -75,22 +84,29 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         miss = explain_miss(job.folder, job.extractor.recipe)
         if miss:
             job.progress.note(f"new features: {miss['nearest']} differs in: {'; '.join(miss['differs_in'])}")
-        stored = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, repair=True, thorough=spec.rehash)
+        stored, damaged = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, thorough=spec.rehash)
         plan, contents = plan_of(job, stored)
-        remember(job, contents)
-        before = _ids_before(job.folder)
+        before = opened(job.folder / INDEX)
+        check_still_there(before, plan.entries)
+        if contents.changed:
+            remember(job, contents.known)
         prepare_folder(job, prove=spec.rehash or plan.computed > 0)
         receipts = run_plan(job, plan)
         table = commit(job, plan, stored, receipts)
+        made = {receipt.name for receipt in receipts}
+        files.remove([path for path in damaged if path.name not in made])
     seconds = round(time.perf_counter() - began, 3)
-    return summary(job, plan, receipts, table, before) | {"miss": miss, "seconds": seconds}
+    return summary(job, plan, receipts, table, set(before.ids) if before else set()) | {
+        "miss": miss,
+        "seconds": seconds,
+    }
 
 
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Say what `extract` would do: rows, what of it is there, and the bytes to write; writes nothing."""
     job = open_job(spec, progress or Silent())
     recipe = job.extractor.recipe
-    stored = stored_shards(job.folder / SHARDS, recipe.key, repair=False, thorough=spec.rehash)
+    stored, _ = stored_shards(job.folder / SHARDS, recipe.key, thorough=spec.rehash)
     plan, _ = plan_of(job, stored)
     return {
         "features": job.name,
@@ -118,20 +134,25 @@ def open_job(spec: ExtractSpec, progress: Progress) -> Job:
 def plan_of(job: Job, stored: Sequence[Shard]) -> tuple[Plan, Contents]:
     """Plan what the cache lacks, once it is sure that the name fits the data."""
     known = Known() if job.spec.rehash else read_known(job.folder.parent / CONTENTS)
-    contents = find_contents(job.source.records, known, workers=job.spec.workers, progress=job.progress)
+    contents = find_contents(
+        job.source.records,
+        known,
+        workers=job.spec.workers,
+        progress=job.progress,
+        remember=lambda by_id: remember(job, by_id),
+    )
     entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
     check_same_data(job.folder, job.source.origin, entries)
     shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // job.row_bytes))
     return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
 
 
-def remember(job: Job, contents: Contents) -> None:
+def remember(job: Job, by_id: Mapping[str, tuple[Signature, bytes]]) -> None:
     """Note which files were read, so that the next run need not; without room for it, it reads them again."""
-    if contents.changed:
-        try:
-            write_known(job.folder.parent / CONTENTS, contents.known)
-        except StoreError as error:
-            log.warning("%s. The next run will read all files again", error)
+    try:
+        write_known(job.folder.parent / CONTENTS, by_id)
+    except StoreError as error:
+        log.warning("%s. The next run will read all files again", error)
 
 
 def prepare_folder(job: Job, *, prove: bool) -> None:
@@ -140,9 +161,10 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
     Weights that are there already are read and proven only if `prove`.
     """
     path, recipe = job.folder / WEIGHTS, job.extractor.recipe
+    if not is_cache(job.spec.cache):
+        files.replace(job.spec.cache / TAG, CACHE_TAG)
     there = weights_are_whole(path, recipe) if prove else path.is_file()
     if not there or not (job.folder / RECIPE).is_file():
-        files.publish(job.spec.cache / TAG, CACHE_TAG)
         files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
         files.replace(path, job.extractor.weights())
 
@@ -167,15 +189,11 @@ def run_plan(job: Job, plan: Plan) -> list[Receipt]:
     return receipts
 
 
-def _ids_before(folder: Path) -> set[str]:
-    before = opened(folder / INDEX)
-    return set(before.ids) if before else set()
-
-
 def commit(job: Job, plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt]) -> Table:
     """Write the index over the shards that were there and the new ones."""
     recipe, folder = job.extractor.recipe, job.folder
     shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, recipe.key) for receipt in receipts)]
+    shards.sort(key=lambda shard: shard.name)  # as the next run finds them
     return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.dims, job.source.origin)
 
 

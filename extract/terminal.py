@@ -153,7 +153,7 @@ def _echo_bad(rows: list[dict[str, str]]) -> None:
         click.echo(f"    and {len(rows) - SOME} more: --json lists them all")
 
 
-def echo_verified(found: dict[str, Any]) -> None:
+def echo_verified(found: dict[str, Any], *, repair: bool) -> None:
     """Say what is damaged, and what helps."""
     problems = found["problems"]
     for problem in problems:
@@ -165,7 +165,7 @@ def echo_verified(found: dict[str, Any]) -> None:
     click.echo(f"{checked}: {f'{n_bad} damaged' if n_bad else 'all whole'}")
     if any(problem["repaired"] for problem in problems):
         click.echo("Run the same extract again: it computes just what is lost.")
-    elif problems:
+    elif problems and not repair:
         click.echo("Repair it with: cache verify --repair")
 
 

@@ -5,23 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from extract.store import FeatureSet, open_features
+from extract.store.reader import row_numbers
 
 
 class FeatureDataset(Dataset[tuple[Tensor, int]]):
     """Rows of one tap with their labels: item i is X (D,) float32 and y, -1 where there is no label.
 
     `rows` are row numbers of the feature set, by default all good ones; `layer` is by default the primary tap. A
-    DataLoader fetches a whole batch at once; its workers open the files themselves.
+    DataLoader fetches a whole batch at once.
     """
 
-    def __init__(self, features: FeatureSet, layer: str | None = None, rows: np.ndarray | None = None) -> None:
+    def __init__(self, features: FeatureSet, layer: str | None = None, rows: ArrayLike | None = None) -> None:
         self.features = features
         self.layer = layer or features.recipe.primary.name
-        self.rows = features.rows() if rows is None else np.asarray(rows)
+        self.rows = features.rows() if rows is None else row_numbers(rows, len(features))
 
     @classmethod
     def open(cls, features: str, cache: Path = Path("cache"), layer: str | None = None) -> "FeatureDataset":

@@ -187,7 +187,10 @@ def _stored(path: Path, extractor: Extractor) -> tuple[dict[str, np.ndarray], di
     fit = all(values.shape == (len(NAMES), extractor.dims[tap]) for tap, values in rows.items())
     if table.attributes.get("key") != extractor.recipe.key or not fit:
         raise StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
-    return rows, json.loads(table.attributes["writer"])
+    try:
+        return rows, dict(json.loads(table.attributes["writer"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return rows, {}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:

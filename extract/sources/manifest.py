@@ -17,6 +17,9 @@ COLUMNS = ("path", "label", "split", "group")
 MAX_LINE = 1 << 20
 """Characters; a longer line is no table, and is refused before it fills the memory."""
 
+MAX_CELL = 4096
+"""Characters: what is longer is no name, and all names take the room of the longest."""
+
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 Row = tuple[str, dict[str, str]]
 """Where a row stands ("line 7"), and its cells by column."""
@@ -144,6 +147,8 @@ class _Table:
         self._folders: dict[str, str] = {}
 
     def record(self, place: str, cells: dict[str, str]) -> Record:
+        if longest := max(cells.values(), key=len)[MAX_CELL:]:
+            raise _bad_row(f"a cell of {MAX_CELL + len(longest)} characters", f"{self.where}, {place}", "Shorten it")
         name = self._id(cells["path"], f"{self.where}, {place}")
         if (first := self._seen.setdefault(name, place)) != place:
             raise _bad_row(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from extract.spec import Record
 
+MAX_NAME = 100
+"""Characters of a feature set's name, as in `spec.NAME`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -22,7 +25,7 @@ class Source:
 
 def default_name(text: str) -> str:
     """Make the name of a feature set of any text: only [A-Za-z0-9._-], neither empty nor hidden."""
-    return re.sub(r"-*[^A-Za-z0-9._-]+", "-", text).strip("-._") or "data"
+    return re.sub(r"-*[^A-Za-z0-9._-]+", "-", text)[:MAX_NAME].strip("-._") or "data"
 
 
 def shown(name: str) -> str:

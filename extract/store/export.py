@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from extract.errors import OptionError, StoreError, unknown
+from extract.errors import OffshelfError, OptionError, StoreError, unknown
 from extract.progress import Progress, Silent
-from extract.spec import Status
+from extract.spec import Recipe, Status
 from extract.store import files
 from extract.store.disk import Disk
 from extract.store.folders import open_features
@@ -28,6 +28,7 @@ from extract.store.sealed import storable, text_array
 
 BLOCK_ROWS, BLOCK_BYTES = 4096, 64 << 20
 ROWS = "rows.csv"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 COLUMNS = ("row", "id", "label", "split", "group", "status", "error", "sha256")
 
 
@@ -84,14 +85,31 @@ def _check_out(spec: ExportSpec) -> None:
         return
     if not spec.overwrite:
         raise StoreError("it exists already", where=str(out), remedy="Take another --output, or --overwrite")
-    if spec.form == "npy" and not (out.is_dir() and all(_is_ours(path) for path in out.iterdir())):
-        raise StoreError("it holds more than an export", where=str(out), remedy="Take another --output")
-    if spec.form != "npy" and out.is_dir():
-        raise StoreError("it is a folder", where=str(out), remedy="Take another --output")
+    if not (_is_npy_export(out) if spec.form == "npy" else _is_h5_export(out)):
+        raise StoreError("it is no export of this format", where=str(out), remedy="Take another --output")
 
 
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and (path.name in (ROWS, RECIPE) or path.suffix == ".npy")
+def _is_npy_export(out: Path) -> bool:
+    """Tell whether a folder holds an export, and nothing else."""
+    if not out.is_dir() or not (out / RECIPE).is_file() or not (out / ROWS).is_file():
+        return False
+    try:
+        recipe = Recipe.from_json((out / RECIPE).read_text("utf-8"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OffshelfError):
+        return False
+    return {path.name for path in out.iterdir()} <= {ROWS, RECIPE, *(_npy_name(tap.name) for tap in recipe.taps)}
+
+
+def _npy_name(layer: str) -> str:
+    return f"{layer.replace(':', '-')}.npy"
+
+
+def _is_h5_export(out: Path) -> bool:
+    """Tell a plain HDF5 file by its first bytes; the files of a cache begin otherwise."""
+    if not out.is_file():
+        return False
+    with out.open("rb") as file:
+        return file.read(len(HDF5)) == HDF5
 
 
 @contextmanager
@@ -165,7 +183,7 @@ def _write_npy(folder: Path, features: FeatureSet, layers: Sequence[str], progre
     for layer in layers:
         shape = len(features), features.dims[layer]
         header = {"descr": np.dtype(features.recipe.store).str, "fortran_order": False, "shape": shape}
-        with _new(folder / f"{layer.replace(':', '-')}.npy") as file:
+        with _new(folder / _npy_name(layer)) as file:
             np.lib.format.write_array_header_1_0(file, header)
             for _, rows in _blocks(features, layer, progress):
                 file.write(rows.data)

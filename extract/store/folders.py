@@ -136,11 +136,16 @@ def _choice(found: SetFolder) -> str:
     return f"{found.name} ({recipe.model}, {', '.join(tap.name for tap in recipe.taps)})"
 
 
+def is_cache(cache: Path) -> bool:
+    """Tell whether a folder bears our tag."""
+    path = cache / TAG
+    return is_regular(path) and path.read_bytes() == CACHE_TAG
+
+
 def check_cache(cache: Path) -> None:
     """Raise StoreError unless the folder bears our tag: nothing is deleted in any other."""
-    path = cache / TAG
-    if not is_regular(path) or path.read_bytes() != CACHE_TAG:
-        remedy = f"Nothing is deleted where {TAG} does not say that it is one: check --cache"
+    if not is_cache(cache):
+        remedy = f"Check --cache; where {TAG} is lost, the next extract writes it"
         raise StoreError("no cache of offshelf", where=str(cache), remedy=remedy)
 
 

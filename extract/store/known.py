@@ -66,12 +66,14 @@ def read_known(path: Path) -> Known:
         file, table = open_sealed(path, KIND)
         with file:
             ids, signatures, digests = (read_part(file, path, KIND, table, n) for n in ("ids", "signatures", "sha256"))
+        rows = map(tuple, signatures.tolist())
+        contents = (digest.tobytes() for digest in digests)
+        return Known(dict(zip(texts_of(ids), zip(rows, contents, strict=True), strict=True)))
     except StoreError as error:
         log.info("%s: %s. All files are read", path, error.what)
-        return Known()
-    rows = map(tuple, signatures.tolist())
-    contents = (digest.tobytes() for digest in digests)
-    return Known(dict(zip(texts_of(ids), zip(rows, contents, strict=True), strict=True)))
+    except (ValueError, TypeError, AttributeError) as error:  # whole, and of other shapes than ours
+        log.info("%s: %s. All files are read", path, error)
+    return Known()
 
 
 def write_known(path: Path, by_id: Mapping[str, tuple[Signature, bytes]]) -> None:

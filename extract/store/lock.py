@@ -26,6 +26,9 @@ except ImportError:  # not a POSIX system
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+MOMENT_S = 0.5
+"""How long a lock may be held by those who only look who holds it."""
+
 AT_WORK = " is at work on it"
 HELD = (errno.EAGAIN, errno.EACCES)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -57,7 +60,7 @@ def lock_of(folder: Path) -> Path:
 def holder(path: Path) -> str:
     """Say who is at work under a lock file, and leave it alone; "" where nobody is, or there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
@@ -71,7 +74,7 @@ def holder(path: Path) -> str:
 
 
 def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int | None:
-    told = False
+    told, began = False, time.monotonic()
     while (descriptor := _open(path)) is not None:
         if _take(descriptor):
             if _is_at(descriptor, path):
@@ -81,6 +84,9 @@ def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int |
             continue
         who = _who(descriptor)
         os.close(descriptor)
+        if time.monotonic() - began < MOMENT_S:
+            time.sleep(MOMENT_S / 10)
+            continue
         if not wait:
             raise StoreError(who + AT_WORK, where=str(path.parent), remedy="Wait for it with --wait")
         if not told:
@@ -97,11 +103,13 @@ def _open(path: Path) -> int | None:
     with files.told(path, "written"):
         try:
             files.make_folder(path.parent)
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            if error.errno in UNWRITABLE:
-                return None
-            raise
+            if error.errno not in UNWRITABLE:
+                raise
+    with contextlib.suppress(OSError):  # the lock of another user, which can be held all the same
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    return None
 
 
 def _take(descriptor: int) -> bool:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -20,7 +21,7 @@ from extract.errors import OffshelfError, StoreError, unknown
 from extract.spec import Recipe, Status, weights_digest
 from extract.store import index, shards
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_LABEL, NO_SHARD
-from extract.store.sealed import AGAIN, REPAIR, damaged, open_sealed, parse, prove_part, texts_of, unreadable
+from extract.store.sealed import REPAIR, Part, damaged, open_sealed, parse, prove_part, texts_of, unreadable
 
 INDEX = "features.h5"
 SHARDS = "shards"
@@ -31,6 +32,17 @@ HEX = re.compile("[0-9a-f]{64}")
 COLUMNS = ("labels", "status", "sha256", "filenames", "splits", "groups", "errors", "rows/shard", "rows/row")
 """Datasets of an index with an entry for every image."""
 
+NUMBERS = ("labels", "rows/shard", "rows/row", "shards/bytes", "shards/rows")
+TEXTS = ("filenames", "splits", "groups", "errors", "label_names", "shards/name", "shards/sha256")
+KINDS = {
+    **dict.fromkeys(NUMBERS, ("i", 1)),
+    **dict.fromkeys(TEXTS, ("S", 1)),
+    "status": ("u", 1),
+    "sha256": ("u", 2),
+}
+"""The kind of numbers or text, and the rank, of every dataset of an index."""
+
+GONE = "Open the features again, if they were extracted since; else run extract again: it is made anew"
 MAX_INDEX_BYTES = 8 << 30
 """About 40 million images."""
 
@@ -57,12 +69,12 @@ class FeatureSet:
         table, self._parts = parse(_bytes_of(path), path, index.KIND)
         self.digest, self.attributes = table.sha256, table.attributes
         self.recipe = _recipe(self.attributes, path)
-        self.source, self.created = str(self.attributes["source"]), str(self.attributes["created"])
+        self.source, self.created = (str(self.attributes.get(name, "")) for name in ("source", "created"))
         self.dims = _dims(self.attributes, self.recipe, path)
         self.labels, self.status, self.sha256 = (self._column(name) for name in ("labels", "status", "sha256"))
         self._shard, self._row = self._column("rows/shard"), self._column("rows/row")
         self._mapped: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
-        self._proven: set[tuple[str, int]] = set()
+        self._proven: dict[tuple[str, int], Part] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +157,10 @@ class FeatureSet:
     def _column(self, name: str) -> np.ndarray:
         if name not in self._parts:
             raise damaged(self.path, index.KIND, f"it holds no dataset {name!r}")
-        return self._parts[name]
+        values = self._parts[name]
+        if (values.dtype.kind, values.ndim) != KINDS[name]:
+            raise damaged(self.path, index.KIND, f"its dataset {name!r} is of another kind")
+        return values
 
     def _texts(self, name: str) -> list[str]:
         return texts_of(self._column(name))
@@ -160,7 +175,7 @@ class FeatureSet:
             try:
                 size = path.stat().st_size
             except FileNotFoundError as error:
-                raise StoreError("the shard is missing", where=str(path), remedy=AGAIN) from error
+                raise StoreError("the shard is missing", where=str(path), remedy=GONE) from error
             except OSError as error:
                 raise unreadable(path, shards.KIND, error) from error
             if size != n_bytes:
@@ -180,6 +195,7 @@ class FeatureSet:
             or ((self._shard < NO_SHARD) | (self._shard >= n)).any()
             or ((self._row[stored] < 0) | (self._row[stored] >= rows[self._shard[stored]])).any()
             or (self.status[~stored] == Status.OK).any()
+            or self.sha256.shape[1:] != (32,)
         ):
             raise damaged(self.path, index.KIND, "its rows and its shards do not belong together")
 
@@ -187,6 +203,8 @@ class FeatureSet:
         self, *, classes: Collection[str] | None = None, split: str | None = None, bad: bool = False
     ) -> np.ndarray:
         """Choose rows: of these classes, of that split; good ones, unless `bad`: -> row numbers (n,) int64."""
+        if split is not None and split not in self.splits:
+            unknown("split", split, sorted(set(self.splits) - {""}), StoreError)
         chosen = np.ones(len(self), bool) if bad else self.status == Status.OK
         if classes is not None:
             for name in set(classes) - set(self.label_names):
@@ -196,35 +214,33 @@ class FeatureSet:
             chosen = chosen & (np.array(self.splits, dtype=object) == split)
         return np.flatnonzero(chosen)
 
-    def load(
-        self, layer: str | None = None, rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def load(self, layer: str | None = None, rows: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return X (n, D) float32, y (n,) int64 with -1 for none, and ids, of some rows; of all good ones by default.
 
         The layer is by default the primary tap. `rows(...)` chooses rows by class and split.
         """
-        rows = self.rows() if rows is None else _numbers(rows)
+        rows = self.rows() if rows is None else row_numbers(rows, len(self))
         X = self.read(layer or self.recipe.primary.name, rows)
         return X, self.labels[rows], [self.ids[row] for row in rows.tolist()]
 
     def batches(
-        self, layer: str, size: int, rows: np.ndarray | None = None, *, seed: int | None = None
+        self, layer: str, size: int, rows: ArrayLike | None = None, *, seed: int | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield X (n, D) float32 and y (n,) int64, n <= size, over the good rows or these; shuffled by a seed."""
-        rows = self.rows() if rows is None else _numbers(rows)
+        rows = self.rows() if rows is None else row_numbers(rows, len(self))
         order = rows if seed is None else np.random.default_rng(seed).permutation(rows)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             yield self.read(layer, batch), self.labels[batch]
 
-    def read(self, layer: str, rows: np.ndarray | None = None) -> np.ndarray:
+    def read(self, layer: str, rows: ArrayLike | None = None) -> np.ndarray:
         """Read rows of one tap, all of them by default: row numbers (n,) -> (n, D) float32; bad rows are NaN.
 
         Takes memory for the rows asked for only. Raises StoreError where a shard is missing or was changed.
         """
         if layer not in self.layers:
             unknown("layer", layer, self.layers, StoreError)
-        rows = np.arange(len(self)) if rows is None else _numbers(rows)
+        rows = np.arange(len(self)) if rows is None else row_numbers(rows, len(self))
         numbers, places = self._shard[rows], self._row[rows]
         result = np.empty((len(rows), self.dims[layer]), np.float32)
         if len(rows) <= FEW_ROWS:
@@ -248,15 +264,19 @@ class FeatureSet:
     def _map(self, layer: str, number: int) -> np.ndarray:
         name, digest, _, rows = self.shards[number]
         path, dataset = self.folder / SHARDS / name, f"layers/{layer}"
+        if part := self._proven.get((layer, number)):
+            return np.asarray(np.memmap(path, part.dtype, "r", part.offset, part.shape))
         file, table = open_sealed(path, shards.KIND)
         with file:
             if table.sha256 != digest:
                 raise damaged(path, shards.KIND, "its SHA-256 is not the one in the index")
-            part = prove_part(file, path, shards.KIND, table, dataset, known=(layer, number) in self._proven)
+            part = prove_part(file, path, shards.KIND, table, dataset)
             if part.shape != (rows, self.dims[layer]) or np.dtype(part.dtype) != np.dtype(self.recipe.store):
                 raise damaged(path, shards.KIND, f"the dataset {dataset!r} is of another shape or type")
-            self._proven.add((layer, number))
-            return np.asarray(np.memmap(file, part.dtype, "r", part.offset, part.shape)) if rows else np.empty((0, 0))
+            if part.n_bytes == 0:
+                return np.empty(part.shape)
+            self._proven[layer, number] = part
+            return np.asarray(np.memmap(file, part.dtype, "r", part.offset, part.shape))
 
 
 def _by_shard(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
@@ -290,18 +310,22 @@ def _bytes_of(path: Path) -> bytes:
             raise unreadable(path, index.KIND, error) from error
 
 
-def _numbers(rows: np.ndarray) -> np.ndarray:
-    """Take row numbers, or a mask over all rows."""
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
+def row_numbers(rows: ArrayLike, n: int) -> np.ndarray:
+    """Take row numbers, or a mask over all n rows: -> int64."""
+    values = np.asarray(rows)
+    if values.dtype == bool and len(values) != n:
+        raise IndexError(f"a mask of {len(values)} for {n} rows")
+    return np.flatnonzero(values) if values.dtype == bool else values.astype(np.int64)
 
 
 def weights_are_whole(path: Path, recipe: Recipe) -> bool:
-    """Tell whether a file holds the very weights of a recipe."""
+    """Tell whether a file holds the very weights of a recipe; raises UnreadableError where the disk fails."""
     try:
         return weights_digest(load_file(path)) == recipe.weights_sha256
-    except (OSError, SafetensorError, KeyError, TypeError):
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError):
         return False
+    except OSError as error:
+        raise unreadable(path, "weights file", error) from error
 
 
 def _recipe(attributes: dict[str, Any], path: Path) -> Recipe:
@@ -309,7 +333,7 @@ def _recipe(attributes: dict[str, Any], path: Path) -> Recipe:
         raise StoreError("an index of another format", where=str(path), remedy="Run extract again with this version")
     try:
         recipe = Recipe.from_json(attributes["recipe"])
-    except (ValueError, TypeError, KeyError, OffshelfError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OffshelfError) as error:
         raise StoreError("a recipe of another version", where=str(path), remedy="Run extract again") from error
     if recipe.key != attributes.get("key") or not recipe.key.startswith(path.parent.name):
         raise StoreError("the recipe and the key do not belong together", where=str(path), remedy="Run extract again")
@@ -320,8 +344,8 @@ def _dims(attributes: dict[str, Any], recipe: Recipe, path: Path) -> dict[str, i
     """Read the columns of each tap."""
     try:
         dims = {str(name): int(width) for name, width in json.loads(attributes["dims"]).items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damaged(path, index.KIND, "it does not say how wide the taps are") from error
-    if dims.keys() != {tap.name for tap in recipe.taps}:
+    if dims.keys() != {tap.name for tap in recipe.taps} or min(dims.values(), default=0) < 0:
         raise damaged(path, index.KIND, "its taps are not those of the recipe")
     return dims

@@ -149,6 +149,12 @@ def damaged(path: Path, kind: str, what: str) -> StoreError:
     return StoreError(f"the {kind} is damaged: {what}", where=str(path), remedy=remedy_for(kind))
 
 
+def other_version(path: Path, kind: str) -> UnreadableError:
+    """Return the error for a file that is whole and not of our making: what a newer version wrote is no damage."""
+    remedy = "Take the version of offshelf that wrote it, or another --cache"
+    return UnreadableError(f"the {kind} is of another version", where=str(path), remedy=remedy)
+
+
 def remedy_for(kind: str) -> str:
     """Say what helps where a file is lost: an extraction looks at every byte of an index, and not of every shard."""
     return REPAIR if kind == "shard" else AGAIN
@@ -173,7 +179,7 @@ def _read_table(file: BinaryIO, path: Path, kind: str) -> Table:
         parts = {name: _part(said, start) for name, said in value["parts"].items()}
         return Table(digest, n_bytes, dict(value["attributes"]), parts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise damaged(path, kind, "the table of its parts is none") from error
+        raise other_version(path, kind) from error
 
 
 def _claimed(block: bytes, n_bytes: int, path: Path, kind: str) -> str:
@@ -214,14 +220,11 @@ def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) ->
     return np.frombuffer(data, part.dtype).reshape(part.shape)
 
 
-def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str, *, known: bool = False) -> Part:
-    """Prove one dataset without keeping it, unless it is `known` to be whole.
-
-    (Read, not mapped: a disk that fails is then an error and not a crash.)
-    """
+def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> Part:
+    """Prove one dataset without keeping it. (Read, not mapped: a disk that fails is then an error and not a crash.)"""
     part = part_of(path, kind, table, name)
     try:
-        whole = known or _digest(file, part.offset, part.n_bytes) == part.sha256
+        whole = _digest(file, part.offset, part.n_bytes) == part.sha256
     except OSError as error:
         raise unreadable(path, kind, error) from error
     if not whole:

@@ -15,9 +15,19 @@ import numpy as np
 from extract.errors import StoreError
 from extract.spec import Failure, Status
 from extract.store import files
-from extract.store.sealed import REPAIR, Attributes, damage, damaged, open_sealed, read_part, seal, text_array
+from extract.store.sealed import (
+    REPAIR,
+    Attributes,
+    damage,
+    damaged,
+    open_sealed,
+    other_version,
+    read_part,
+    seal,
+    text_array,
+)
 
-KIND = "shard"
+KIND, FORMAT_VERSION = "shard", 1
 NAME_DIGITS = 32
 KNOWN_BY_CONTENT = ("sha256", "status", "errors")
 
@@ -72,11 +82,14 @@ def write_shard(folder: Path, rows: Rows, key: str, writer: str = "") -> str:
         file.create_dataset("status", data=np.array([f.status if f else Status.OK for f in rows.failures], np.uint8))
         file.create_dataset("errors", data=text_array([f.reason if f else "" for f in rows.failures]))
 
-    attributes: Attributes = {"key": key, "writer": writer}
+    attributes: Attributes = {"format_version": FORMAT_VERSION, "key": key, "writer": writer}
     digest, data = seal(KIND, attributes, fill)
-    name = name_of(digest)
-    files.publish(folder / name, data)
-    return name
+    path = folder / name_of(digest)
+    if path.exists() and damage(path, KIND):
+        files.replace(path, data)
+    else:
+        files.publish(path, data)
+    return path.name
 
 
 def name_of(digest: str) -> str:
@@ -95,6 +108,8 @@ def read_shard(path: Path, key: str, *, thorough: bool = False) -> Shard:
     with file:
         if path.name != name_of(table.sha256):
             raise damaged(path, KIND, "its name is not that of its content")
+        if table.attributes.get("format_version") != FORMAT_VERSION:
+            raise other_version(path, KIND)
         if table.attributes.get("key") != key:
             raise StoreError("the shard is of another recipe", where=str(path), remedy=REPAIR)
         known = [read_part(file, path, KIND, table, name) for name in KNOWN_BY_CONTENT]

@@ -1,7 +1,7 @@
 """Looking at every byte of what a cache holds, and dropping what is damaged, so that the next extract makes it anew."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,9 @@ from extract.errors import OffshelfError, StoreError, UnreadableError
 from extract.progress import Progress, Silent
 from extract.spec import Recipe
 from extract.store import files, index, known, shards
-from extract.store.folders import GOLDEN, SetFolder, choose_folders, locked
+from extract.store.folders import GOLDEN, SetFolder, check_cache, choose_folders, locked
 from extract.store.reader import RECIPE, SHARDS, WEIGHTS, FeatureSet, weights_are_whole
-from extract.store.sealed import damage
+from extract.store.sealed import damage, unreadable
 from extract.store.shards import shards_in
 
 MAX_RECIPE_BYTES = 16 << 20
@@ -54,6 +54,8 @@ def verify(
     `repair` removes the files that are damaged, but where somebody is at work: the next extract makes them anew.
     """
     folders, progress = choose_folders(features, cache), progress or Silent()
+    if not features:
+        check_cache(cache)
     looked_at = [path for folder in folders for path in folder.files()]
     contents = [path for path in dict.fromkeys(f.path.parent / known.FILE for f in folders) if path.is_file()]
     n_bytes = sum(path.stat().st_size for path in (*looked_at, *contents))
@@ -126,7 +128,9 @@ def _misplaced(features: FeatureSet) -> Iterator[Problem]:
 def _checks(folder: SetFolder, features: FeatureSet | None) -> Iterator[tuple[Path, Check]]:
     """Say what to look at besides the index, and how. Without an index, a first extraction may not be done yet."""
     begun = not folder.index.exists()
-    recipe = features.recipe if features else _recipe_in(folder.path / RECIPE)
+    recipe = features.recipe if features else None
+    with suppress(StoreError):  # which is told where recipe.json itself is looked at
+        recipe = recipe or _recipe_in(folder.path / RECIPE)
     for name, check in (
         (RECIPE, partial(_wrong_recipe, key=folder.path.name, expected=features.recipe if features else None)),
         (WEIGHTS, partial(_wrong_weights, recipe=recipe)),
@@ -167,17 +171,24 @@ def _wrong_shard(path: Path, folder: SetFolder, digest: str | None) -> Iterator[
 
 
 def _recipe_in(path: Path) -> Recipe | None:
+    """Read recipe.json, None where it is none; raises UnreadableError where the disk fails."""
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_RECIPE_BYTES:
             return None
         return Recipe.from_json(path.read_text("utf-8"))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, OffshelfError):
+    except OSError as error:
+        raise unreadable(path, "recipe", error) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OffshelfError):
         return None
 
 
 def _wrong_recipe(path: Path, key: str, expected: Recipe | None) -> Iterator[Problem]:
     """Yield what is wrong with recipe.json: its key fits the folder, and it is the `expected` one of the index."""
-    recipe = _recipe_in(path) if path.is_file() else None
+    try:
+        recipe = _recipe_in(path)
+    except StoreError as error:
+        yield Problem.of(path, error)
+        return
     if not path.is_file():
         yield Problem(path, "the recipe is missing")
     elif recipe is None:
@@ -191,5 +202,11 @@ def _wrong_recipe(path: Path, key: str, expected: Recipe | None) -> Iterator[Pro
 def _wrong_weights(path: Path, recipe: Recipe | None) -> Iterator[Problem]:
     if not path.is_file():
         yield Problem(path, "the weights are missing")
-    elif recipe is not None and not weights_are_whole(path, recipe):
+        return
+    try:
+        whole = recipe is None or weights_are_whole(path, recipe)
+    except StoreError as error:
+        yield Problem.of(path, error)
+        return
+    if not whole:
         yield Problem(path, "the weights are damaged, or not those of the recipe")

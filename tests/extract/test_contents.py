@@ -34,7 +34,7 @@ def reads(monkeypatch) -> list[str]:
 
 
 def found(records: list[Record], known: Known) -> Contents:
-    return find_contents(records, known, workers=2, progress=Silent())
+    return find_contents(records, known, workers=2, progress=Silent(), remember=print)
 
 
 def test_what_did_not_change_is_not_read_again(records, reads):

@@ -224,7 +224,7 @@ def test_half_precision_by_mistake_is_refused(tmp_path, monkeypatch):
 
 def test_what_is_noted_of_the_writer_tells_what_changed(tmp_path, monkeypatch):
     run(tmp_path, build())
-    monkeypatch.setattr(golden, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("extract.forward.versions", lambda: {"torch": "9.9"})
     extractor = build()
     scale_weight(extractor)
     refused(

@@ -798,3 +798,52 @@ def test_a_read_only_cache_answers_where_nothing_is_to_be_done(spec, settled, mo
     put(settled / "cat/new.png", 50)
     with pytest.raises(StoreError, match=r"Read-only file system.*another --cache"):
         extract(spec)
+
+
+def test_images_that_are_out_of_reach_do_not_cost_their_rows(spec, data, tmp_path):
+    listed = replace(spec, data=as_csv(data, data.parent / "pets-csv.csv"))
+    before = rows_of(features_of(extract(listed)))
+    away = data.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match=r"8 of 8 images that have their rows cannot be read now.*Check the disk"):
+        extract(listed)
+    away.rename(data)
+    done = extract(listed)
+    assert counts(done) == {"rows": 8, "reused": 8}
+    assert_same_rows(rows_of(features_of(done)), before)
+
+
+def test_a_refused_extraction_removes_no_damaged_shard(spec, tmp_path):
+    done = extract(spec)
+    victim = shards_of(done)[0]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    other = tiny_folder(tmp_path / "other/pets", seed=500)
+    with pytest.raises(StoreError, match="other images"):
+        extract(replace(spec, data=str(other)))
+    assert victim.exists()
+    again = extract(spec)
+    assert again["computed"] in (2, 3)
+    assert_as_from_scratch(again, spec, tmp_path)
+
+
+def test_an_interrupt_while_files_are_read_keeps_what_is_known_of_them(spec, settled, reads):
+    class Listener(Silent):
+        def advance(self, steps: int) -> None:
+            if len(reads) >= 5:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(replace(spec, workers=1), Listener())
+    assert 1 <= len(read_known(spec.cache / "pets/contents.h5").by_id) < 8
+
+
+def test_a_lost_tag_comes_back(spec):
+    extract(spec)
+    (spec.cache / "CACHEDIR.TAG").write_text("damaged")
+    extract(spec)
+    assert (spec.cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+
+def test_a_very_long_name_of_a_folder_makes_a_name_that_is_one(spec, data, tmp_path):
+    long = data.rename(tmp_path / ("a" * 150))
+    done = extract(replace(spec, data=str(long)))
+    assert open_features(done["features"], spec.cache).name == done["features"]

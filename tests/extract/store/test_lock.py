@@ -70,7 +70,7 @@ def test_two_threads_of_one_process_exclude_each_other_too(path):
 
 def test_waiting_says_for_whom_and_ends_with_the_other(path, other):
     said = []
-    threading.Timer(0.5, other.stdin.close).start()
+    threading.Timer(1.5, other.stdin.close).start()
     with held(path, wait=True, on_wait=said.append):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert len(said) == 1
