@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from extract.errors import BundleError, FitError
 from extract.spec import PRECISIONS, STORES, Recipe
 from extract.store.index import versions
 
-FORMAT, FORMAT_VERSION = "offshelf-bundle", 1
+FORMAT, FORMAT_VERSION = "offshelf-bundle", 2
 PACKAGES = ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision")
 """What a fit's numbers depend on."""
 
@@ -97,7 +98,14 @@ def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any
     said = {name: getattr(bundle, name) for name in kept}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "features_key": bundle.recipe.key}
-    return {**head, **said, "files": files, "created": created, "versions": versions(PACKAGES)}
+    manifest = {**head, **said, "files": files, "created": created, "versions": versions(PACKAGES)}
+    return {**manifest, "sha256": manifest_digest(manifest)}
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest as JSON with sorted keys, without its own field `sha256`, in hex."""
+    said = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _check_parity(bundle: Bundle, X: np.ndarray, expected: np.ndarray) -> None:
@@ -130,6 +138,8 @@ def read_bundle(folder: Path) -> Bundle:
         _check_bundle(bundle, said["features_key"])
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"not a bundle of ours: {error}", where=str(folder), remedy="Run fit again") from error
+    if said.get("sha256") != manifest_digest(said):
+        raise _changed(folder / "bundle.json")
     return bundle
 
 

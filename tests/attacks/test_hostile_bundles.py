@@ -40,7 +40,7 @@ def put(folder: Path, name: str, data: bytes, **changes: object) -> None:
     path = folder / "bundle.json"
     said = json.loads(path.read_text()) | changes
     said["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(said | {"sha256": bundles.manifest_digest(said)}))
 
 
 def put_recipe(folder: Path, change: Callable[[dict], None]) -> None:

@@ -97,7 +97,7 @@ def test_a_changed_file_is_refused(tmp_path, name, change):
     ("change", "said"),
     [
         ({"format": "other"}, "not a bundle of ours"),
-        ({"format_version": 2}, "format 2"),
+        ({"format_version": 1}, "format 1"),
         ({"features_key": "0" * 64}, "the recipe is not the one"),
         ({"layer": "layer4"}, "no layer 'layer4'"),
         ({"classes": ["a", "b"]}, "has the shape"),
@@ -167,3 +167,20 @@ def test_a_recipe_of_unknown_numbers_is_refused(tmp_path, change):
 @pytest.mark.parametrize("name", HEADS)
 def test_the_width_of_a_head_is_that_of_its_features(name):
     assert fitted(name)[0].width == 7
+
+
+def test_no_number_or_name_of_a_manifest_can_be_changed_unseen(tmp_path):
+    folder = written(tmp_path, *fitted("logistic"))
+    path = folder / "bundle.json"
+    whole, expected = path.read_text(), read_bundle(folder)
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place].encode() + bytes([ord(whole[place]) ^ 1]) + whole[place + 1 :].encode())
+        try:
+            said = read_bundle(folder)
+        except BundleError:
+            continue
+        assert (said.temperature, said.classes, said.params) == (
+            expected.temperature,
+            expected.classes,
+            expected.params,
+        )
