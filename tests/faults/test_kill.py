@@ -120,7 +120,7 @@ def test_whatever_the_run_is_at_a_signal_ends_it_and_a_second_one_at_once(data, 
         time.sleep(wait_s)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) in (143, 0)
+        assert process.wait(timeout=60) in (143, 0, -signal.SIGTERM), "before it is heard, a signal ends any process"
         process.communicate()
 
 
