@@ -215,7 +215,7 @@ def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, bef
         "dropped": len(before - {entry.record.id for entry in plan.entries}),
         "bad": int((table.status != Status.OK).sum()),
         "bad_rows": list(_bad_rows(plan, table)),
-        "bytes": sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file()),
+        "bytes": files.bytes_in(job.folder),
         "images_per_s": round(plan.computed / total, 1) if total else None,
         "stages": {name: round(seconds / total, 3) if total else 0.0 for name, seconds in stages.seconds.items()},
         "bottleneck": bottleneck,

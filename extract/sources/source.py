@@ -4,10 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from extract.spec import Record
-
-MAX_NAME = 100
-"""Characters of a feature set's name, as in `spec.NAME`."""
+from extract.spec import NAME, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,8 @@ class Source:
 
 def default_name(text: str) -> str:
     """Make the name of a feature set of any text: only [A-Za-z0-9._-], neither empty nor hidden."""
-    return re.sub(r"-*[^A-Za-z0-9._-]+", "-", text)[:MAX_NAME].strip("-._") or "data"
+    found = NAME.match(re.sub(r"-*[^A-Za-z0-9._-]+", "-", text).strip("-._"))
+    return found[0].rstrip("-._") if found else "data"
 
 
 def shown(name: str) -> str:

@@ -66,7 +66,7 @@ def export(spec: ExportSpec, progress: Progress | None = None) -> dict[str, Any]
         "format": spec.form,
         "layers": layers,
         "rows": len(features),
-        "bytes": sum(path.stat().st_size for path in (spec.out, *spec.out.rglob("*")) if path.is_file()),
+        "bytes": files.bytes_in(spec.out),
     }
 
 

@@ -87,6 +87,11 @@ def _write(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def bytes_in(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it; each has its name on disk before anything is put into it."""
     if not folder.is_dir():

@@ -11,7 +11,7 @@ import numpy as np
 
 from extract.errors import StoreError
 from extract.spec import Status
-from extract.store import index, shards
+from extract.store import files, index, shards
 from extract.store.folders import list_folders, open_features
 from extract.store.reader import SHARDS, FeatureSet
 from extract.store.sealed import damaged, open_sealed
@@ -25,7 +25,7 @@ def inventory(cache: Path) -> dict[str, Any]:
     sound, broken, unfinished = [], [], []
     for folder in list_folders(cache):
         if not folder.index.exists():
-            unfinished.append({"features": folder.name, "path": str(folder.path), "bytes": _bytes_in(folder.path)})
+            unfinished.append({"features": folder.name, "path": str(folder.path), "bytes": files.bytes_in(folder.path)})
             continue
         try:
             sound.append(_overview(FeatureSet(folder.index)))
@@ -68,14 +68,10 @@ def _overview(features: FeatureSet) -> dict[str, Any]:
         "classes": len(features.label_names),
         "rows": len(features),
         "bad": int((features.status != Status.OK).sum()),
-        "bytes": _bytes_in(features.folder),
+        "bytes": files.bytes_in(features.folder),
         "created": features.created,
         "age_s": _age_s(features),
     }
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _age_s(features: FeatureSet) -> int:

@@ -262,10 +262,21 @@ class FeatureSet:
         return mapped
 
     def _map(self, layer: str, number: int) -> np.ndarray:
-        name, digest, _, rows = self.shards[number]
-        path, dataset = self.folder / SHARDS / name, f"layers/{layer}"
-        if part := self._proven.get((layer, number)):
+        at, path = (layer, number), self.folder / SHARDS / self.shards[number][0]
+        if at not in self._proven:
+            self._proven[at] = self._prove(layer, number, path)
+        part = self._proven[at]
+        if part.n_bytes == 0:
+            return np.empty(part.shape)
+        try:
             return np.asarray(np.memmap(path, part.dtype, "r", part.offset, part.shape))
+        except OSError as error:
+            raise unreadable(path, shards.KIND, error) from error
+
+    def _prove(self, layer: str, number: int, path: Path) -> Part:
+        """Prove the rows of one tap in one shard, and that the shard is the one that the index means."""
+        _, digest, _, rows = self.shards[number]
+        dataset = f"layers/{layer}"
         file, table = open_sealed(path, shards.KIND)
         with file:
             if table.sha256 != digest:
@@ -273,10 +284,7 @@ class FeatureSet:
             part = prove_part(file, path, shards.KIND, table, dataset)
             if part.shape != (rows, self.dims[layer]) or np.dtype(part.dtype) != np.dtype(self.recipe.store):
                 raise damaged(path, shards.KIND, f"the dataset {dataset!r} is of another shape or type")
-            if part.n_bytes == 0:
-                return np.empty(part.shape)
-            self._proven[layer, number] = part
-            return np.asarray(np.memmap(file, part.dtype, "r", part.offset, part.shape))
+            return part
 
 
 def _by_shard(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:

@@ -145,19 +145,17 @@ def unreadable(path: Path, kind: str, error: OSError) -> UnreadableError:
 
 
 def damaged(path: Path, kind: str, what: str) -> StoreError:
-    """Return the error for a file that is not as it was written."""
-    return StoreError(f"the {kind} is damaged: {what}", where=str(path), remedy=remedy_for(kind))
+    """Return the error for a file that is not as it was written.
+
+    An extraction looks at every byte of an index and makes a damaged one anew; of shards it does not.
+    """
+    return StoreError(f"the {kind} is damaged: {what}", where=str(path), remedy=REPAIR if kind == "shard" else AGAIN)
 
 
 def other_version(path: Path, kind: str) -> UnreadableError:
     """Return the error for a file that is whole and not of our making: what a newer version wrote is no damage."""
     remedy = "Take the version of offshelf that wrote it, or another --cache"
     return UnreadableError(f"the {kind} is of another version", where=str(path), remedy=remedy)
-
-
-def remedy_for(kind: str) -> str:
-    """Say what helps where a file is lost: an extraction looks at every byte of an index, and not of every shard."""
-    return REPAIR if kind == "shard" else AGAIN
 
 
 def _read_table(file: BinaryIO, path: Path, kind: str) -> Table:
@@ -209,7 +207,7 @@ def _part(said: Any, end: int) -> Part:
 
 def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> np.ndarray:
     """Read one dataset whole, and prove it."""
-    part = part_of(path, kind, table, name)
+    part = _listed(path, kind, table, name)
     try:
         file.seek(part.offset)
         data = file.read(part.n_bytes)
@@ -222,7 +220,7 @@ def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) ->
 
 def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> Part:
     """Prove one dataset without keeping it. (Read, not mapped: a disk that fails is then an error and not a crash.)"""
-    part = part_of(path, kind, table, name)
+    part = _listed(path, kind, table, name)
     try:
         whole = _digest(file, part.offset, part.n_bytes) == part.sha256
     except OSError as error:
@@ -232,7 +230,7 @@ def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -
     return part
 
 
-def part_of(path: Path, kind: str, table: Table, name: str) -> Part:
+def _listed(path: Path, kind: str, table: Table, name: str) -> Part:
     """Look a dataset up in the table."""
     if name not in table.parts:
         raise damaged(path, kind, f"it holds no dataset {name!r}")
