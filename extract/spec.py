@@ -12,7 +12,7 @@ from typing import Any
 
 from extract.errors import OptionError, TapError, unknown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by any change to feature values, and so in every key."""
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box", "nearest-exact")
@@ -21,6 +21,9 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 STORES = ("float32", "float16")
+DECODERS = ("exact", "scaled", "gpu")
+COMPILERS = ("auto", "none", "inductor", "openvino")
+MAX_VIEWS = 64
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a feature set may be called: it becomes the name of a folder."""
 
@@ -98,7 +101,7 @@ class Tap:
     def parse(cls, text: str) -> "Tap":
         """Read `NAME[:POOL]`."""
         layer, _, pool = text.partition(":")
-        if not layer or "/" in text or text.endswith(":"):
+        if not layer or "/" in text or "@" in text or text.endswith(":"):
             raise TapError(f"{text!r} is not NAME or NAME:POOL", remedy="Write for example layer3 or layer3:gem")
         return cls(layer, pool or DEFAULT_POOL)
 
@@ -143,7 +146,8 @@ class Preprocessing:
 class Recipe:
     """Everything that changes a feature's value, and nothing else; its hash is the key.
 
-    `nodes` says for each tap which node of the network it is: `penultimate` differs between families.
+    `nodes` says for each tap which node of the network it is: `penultimate` differs between families. `views` counts
+    the looks at one image (see `extract.views`); without more than the centre `view_seed` is 0, as nothing is drawn.
     """
 
     model: str
@@ -154,6 +158,9 @@ class Recipe:
     decoder: str
     precision: str
     store: str
+    tf32: bool = False
+    views: int = 1
+    view_seed: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -180,9 +187,19 @@ class Recipe:
         return [f"{name} {theirs.get(name)} -> {mine[name]}" for name in mine if mine[name] != theirs.get(name)]
 
     @property
+    def layers(self) -> list[str]:
+        """What is stored of every image: the name of each tap, then of each tap in each further view."""
+        return [view_of(tap.name, view) for view in range(self.views) for tap in self.taps]
+
+    @property
     def primary(self) -> Tap:
         """The tap behind `/features`: the penultimate one where it is kept, else the last."""
         return next((tap for tap in self.taps if tap.layer == PENULTIMATE), self.taps[-1])
+
+
+def view_of(layer: str, view: int) -> str:
+    """Name a layer as seen in one view: `layer4`, and `layer4@1` for the first view after the centre."""
+    return f"{layer}@{view}" if view else layer
 
 
 def _facts(recipe: Recipe) -> dict[str, str]:
@@ -234,9 +251,11 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ExtractSpec:
-    """One extraction as the user asked for it. Only `backbone`, `taps`, `precision` and `store` can change a number.
+    """One extraction as the user asked for it. What can change a number: `backbone`, `taps`, `precision`, `tf32`,
+    `store`, `decoder`, `views` and `view_seed`.
 
-    No `batch_size`: as many images as the network's input size suggests. `rehash` reads every file again, whatever its
+    `device` may name several, separated by commas: one process each. No `batch_size`: as many images as the network's
+    input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads every file again, whatever its
     times say, and every byte of the cache; `retry_failed` computes bad rows again; `wait` waits for another extraction
     of the same features instead of giving up.
     """
@@ -247,11 +266,17 @@ class ExtractSpec:
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     taps: tuple[str, ...] = (PENULTIMATE,)
     precision: str = "auto"
+    tf32: bool = False
     store: str = "auto"
+    decoder: str = "exact"
+    views: int = 1
+    view_seed: int = 0
     cache: Path = Path("cache")
     device: str = "auto"
     batch_size: int | None = None
     workers: int = field(default_factory=available_cores)
+    compile: str = "auto"
+    profile: Path | None = None
     rehash: bool = False
     retry_failed: bool = False
     wait: bool = False
@@ -260,6 +285,11 @@ class ExtractSpec:
         for kind, known in (("precision", PRECISIONS), ("store", STORES)):
             if getattr(self, kind) not in ("auto", *known):
                 unknown(kind, getattr(self, kind), ("auto", *known), OptionError)
+        for kind, known in (("decoder", DECODERS), ("compile", COMPILERS)):
+            if getattr(self, kind) not in known:
+                unknown(kind, getattr(self, kind), known, OptionError)
+        if not 1 <= self.views <= MAX_VIEWS:
+            raise OptionError(f"{self.views} views of an image", remedy=f"Take --views 1 to {MAX_VIEWS}")
         if self.workers < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise OptionError(f"{self.workers} workers, batches of {self.batch_size}", remedy="Take 1 or more")
         if self.name and not NAME.fullmatch(self.name):
