@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extract.errors import OptionError, TapError, unknown
+from extract.errors import OffshelfError, OptionError, TapError, unknown
 
 SCHEMA_VERSION = 2
 """Raised by any change to feature values, and so in every key."""
@@ -28,6 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a feature set may be called: it becomes the name of a folder."""
 
 DEFAULT_POOL = "avg"
+MAP_POOL = "map"
+"""The pool that leaves a map as it is."""
+
 PENULTIMATE = "penultimate"
 STAGES = "stages"
 
@@ -91,7 +94,8 @@ class Failure:
 class Tap:
     """A layer whose output is kept, and the pool that makes a row of it. Written `layer` or `layer:pool`.
 
-    `layer` is a torchvision node name, or `penultimate`; pools may carry an argument, as in `layer3:grid:4`.
+    `layer` is a torchvision node name, or `penultimate`; pools may carry an argument, as in `layer3:grid:4`. A row is
+    (D,), or (C, H, W) for the pool `map`.
     """
 
     layer: str
@@ -109,6 +113,11 @@ class Tap:
     def name(self) -> str:
         """Its name in files and tables: the layer, and the pool where that is not the default."""
         return self.layer if self.pool == DEFAULT_POOL else f"{self.layer}:{self.pool}"
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is stored unpooled, for networks that are trained on from there."""
+        return self.pool == MAP_POOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +183,18 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote; raises ValueError, TypeError or KeyError on anything else."""
+        """Read what `to_json` wrote; raises ValueError, TypeError or KeyError on anything else.
+
+        That is also on a recipe of another schema version: what it says has another meaning here.
+        """
         value = json.loads(text)
-        value["taps"] = tuple(Tap(**tap) for tap in value["taps"])
+        _check_fields(value)
+        try:
+            value["taps"] = tuple(map(_tap_of, value["taps"]))
+            value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
+        except OffshelfError as error:
+            raise ValueError(error.what) from error
         value["nodes"] = tuple(value["nodes"])
-        value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
         return cls(**value)
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -193,8 +209,41 @@ class Recipe:
 
     @property
     def primary(self) -> Tap:
-        """The tap behind `/features`: the penultimate one where it is kept, else the last."""
-        return next((tap for tap in self.taps if tap.layer == PENULTIMATE), self.taps[-1])
+        """The tap behind `/features`: the penultimate one where it is kept, else the last; a map only if all are."""
+        pooled = [tap for tap in self.taps if not tap.is_map] or self.taps
+        return next((tap for tap in pooled if tap.layer == PENULTIMATE), pooled[-1])
+
+
+FIELDS = {
+    **dict.fromkeys(("model", "weights_sha256", "decoder", "precision", "store"), str),
+    **dict.fromkeys(("taps", "nodes"), list),
+    **dict.fromkeys(("views", "view_seed", "schema_version"), int),
+    "preprocessing": dict,
+    "tf32": bool,
+}
+"""The fields of a recipe in JSON, and the type of each."""
+
+
+def _check_fields(value: dict[str, Any]) -> None:
+    """Raise ValueError, TypeError or KeyError unless JSON has the fields of a recipe, each of its type."""
+    if value["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"a recipe of version {value['schema_version']!r:.20}, and not {SCHEMA_VERSION}")
+    if wrong := [name for name, kind in FIELDS.items() if type(value[name]) is not kind]:
+        raise TypeError(f"the field {wrong[0]!r} is of another type")
+    if not 1 <= value["views"] <= MAX_VIEWS or value["view_seed"] < 0:
+        raise ValueError(f"{value['views']} views with the seed {value['view_seed']}")
+    if not all(isinstance(node, str) for node in value["nodes"]) or not 0 < len(value["taps"]) == len(value["nodes"]):
+        raise ValueError("its taps and nodes do not belong together")
+
+
+def _tap_of(said: dict[str, str]) -> Tap:
+    """Read one tap, whose name says all of it."""
+    if [type(said["layer"]), type(said["pool"])] != [str, str]:
+        raise TypeError("a tap is named by text")
+    tap = Tap(**said)
+    if Tap.parse(tap.name) != tap:
+        raise ValueError(f"no tap is called {tap.name!r:.100}")
+    return tap
 
 
 def view_of(layer: str, view: int) -> str:
@@ -215,6 +264,8 @@ def _facts(recipe: Recipe) -> dict[str, str]:
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
 
 
@@ -251,13 +302,13 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ExtractSpec:
-    """One extraction as the user asked for it. What can change a number: `backbone`, `taps`, `precision`, `tf32`,
-    `store`, `decoder`, `views` and `view_seed`.
+    """One extraction as the user asked for it.
 
+    What can change a number: `backbone`, `taps`, `precision`, `tf32`, `store`, `decoder`, `views` and `view_seed`.
     `device` may name several, separated by commas: one process each. No `batch_size`: as many images as the network's
-    input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads every file again, whatever its
-    times say, and every byte of the cache; `retry_failed` computes bad rows again; `wait` waits for another extraction
-    of the same features instead of giving up.
+    input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads
+    every file again, whatever its times say, and every byte of the cache; `retry_failed` computes bad rows again;
+    `wait` waits for another extraction of the same features instead of giving up.
     """
 
     data: str
@@ -290,6 +341,8 @@ class ExtractSpec:
                 unknown(kind, getattr(self, kind), known, OptionError)
         if not 1 <= self.views <= MAX_VIEWS:
             raise OptionError(f"{self.views} views of an image", remedy=f"Take --views 1 to {MAX_VIEWS}")
+        if self.view_seed < 0:
+            raise OptionError(f"{self.view_seed} as the seed of views", remedy="Take 0 or more")
         if self.workers < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise OptionError(f"{self.workers} workers, batches of {self.batch_size}", remedy="Take 1 or more")
         if self.name and not NAME.fullmatch(self.name):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import OffshelfError, OptionError, SourceError, TapError, unknown
-from extract.spec import Preprocessing, Recipe, Tap
+from extract.spec import COMPILERS, DECODERS, MAX_VIEWS, SCHEMA_VERSION, ExtractSpec, Preprocessing, Recipe, Tap
 
 PRESET = Preprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RECIPE = Recipe("torchvision:resnet18", "0" * 64, (Tap("layer4"),), ("layer4",), PRESET, "pillow", "fp32", "float32")
@@ -19,7 +19,10 @@ CHANGED = {
     "decoder": "another",
     "precision": "bf16",
     "store": "float16",
-    "schema_version": 2,
+    "tf32": True,
+    "views": 4,
+    "view_seed": 7,
+    "schema_version": 3,
 }
 CHANGED_PRESET = {
     "resize_size": 232,
@@ -63,16 +66,21 @@ def test_differences_are_told_in_words():
     ]
 
 
+def test_what_is_new_in_a_recipe_is_told_in_words():
+    other = dataclasses.replace(RECIPE, tf32=True, views=4, view_seed=7)
+    assert other.differences(RECIPE) == ["tf32 off -> on", "views 1 -> 4", "view_seed 0 -> 7"]
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_difference_has_words(field):
     assert dataclasses.replace(RECIPE, **{field: CHANGED[field]}).differences(RECIPE)
 
 
 def test_the_key_is_fixed_for_all_time():
-    assert RECIPE.key == "aa48d8236ccc5768ea0de6eeb91f03aa3fe48eb0414dfbeb4a614f2eafbf5ba2"
+    assert RECIPE.key == "aff132b608ba3f1400223dbfebcacec6db1b5a42b96ff9a7ec849fb3e2c25f7d"
 
 
-NAMES = st.text(st.characters(blacklist_characters="/:", blacklist_categories=["Cs"]), min_size=1)
+NAMES = st.text(st.characters(blacklist_characters="/:@", blacklist_categories=["Cs"]), min_size=1)
 FLOATS = st.floats(0.001, 10)
 
 
@@ -80,21 +88,97 @@ FLOATS = st.floats(0.001, 10)
     taps=st.lists(st.builds(Tap, NAMES, NAMES), min_size=1, unique=True),
     mean=st.tuples(FLOATS, FLOATS, FLOATS),
     size=st.integers(1, 256),
+    looks=st.fixed_dictionaries(
+        {"tf32": st.booleans(), "views": st.integers(1, MAX_VIEWS), "view_seed": st.integers(0)}
+    ),
 )
-def test_a_recipe_survives_json(taps, mean, size):
+def test_a_recipe_survives_json(taps, mean, size, looks):
     preset = dataclasses.replace(PRESET, mean=mean, crop_size=size)
-    recipe = dataclasses.replace(RECIPE, taps=tuple(taps), nodes=tuple(t.layer for t in taps), preprocessing=preset)
+    nodes = tuple(tap.layer for tap in taps)
+    recipe = dataclasses.replace(RECIPE, taps=tuple(taps), nodes=nodes, preprocessing=preset, **looks)
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
     assert again.key == recipe.key
 
 
-@given(st.builds(Tap, NAMES, st.sampled_from(["avg", "grid:4", "avg+max"])))
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_a_recipe_without_one_of_its_fields_is_none(field):
+    value = json.loads(RECIPE.to_json())
+    del value[field]
+    with pytest.raises(KeyError, match=field):
+        Recipe.from_json(json.dumps(value))
+
+
+def test_a_recipe_of_the_first_version_is_told_to_be_one():
+    value = json.loads(RECIPE.to_json())
+    old = {name: said for name, said in value.items() if name not in ("tf32", "views", "view_seed")}
+    for version in (1, SCHEMA_VERSION + 1, "2", None, [[]]):
+        with pytest.raises(ValueError, match=r"a recipe of version .*, and not 2"):
+            Recipe.from_json(json.dumps(old | {"schema_version": version}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 3},
+        {"weights_sha256": None},
+        {"decoder": ["pillow"]},
+        {"precision": {}},
+        {"store": 4},
+        {"tf32": 0},
+        {"tf32": "false"},
+        {"tf32": None},
+        {"views": True},
+        {"views": 1.0},
+        {"views": "4"},
+        {"views": 0},
+        {"views": -1},
+        {"views": MAX_VIEWS + 1},
+        {"views": 10**300},
+        {"view_seed": False},
+        {"view_seed": 0.5},
+        {"view_seed": "0"},
+        {"view_seed": -1},
+        {"schema_version": 2.0},
+        {"another": 1},
+        {"taps": {}},
+        {"taps": []},
+        {"taps": [], "nodes": []},
+        {"taps": ["layer4"]},
+        {"taps": [{"layer": "layer4"}, {"layer": "layer3"}]},
+        {"taps": [{"layer": 4, "pool": "avg"}]},
+        {"taps": [{"layer": ["layer4"], "pool": "avg"}]},
+        {"taps": [{"layer": "layer4", "pool": ""}]},
+        {"taps": [{"layer": "layer4", "pool": "max", "more": ""}]},
+        {"taps": [{"layer": "layer4@1", "pool": "avg"}]},
+        {"taps": [{"layer": "layer4", "pool": "max@1"}]},
+        {"taps": [{"layer": "../layer4", "pool": "avg"}]},
+        {"taps": [{"layer": "layer4:max", "pool": "avg"}]},
+        {"nodes": [4]},
+        {"nodes": "layer4"},
+        {"preprocessing": []},
+        {"preprocessing": dataclasses.asdict(PRESET) | {"crop_size": 0}},
+        {"preprocessing": dataclasses.asdict(PRESET) | {"mean": [0.5]}},
+    ],
+    ids=str,
+)
+def test_a_recipe_that_says_what_no_recipe_can_is_refused(change):
+    with pytest.raises((ValueError, TypeError)):
+        Recipe.from_json(json.dumps(json.loads(RECIPE.to_json()) | change))
+
+
+@pytest.mark.parametrize("text", ["[]", "1", '"recipe"', "null", "{}", "", "{"])
+def test_json_that_is_no_recipe_is_refused(text):
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        Recipe.from_json(text)
+
+
+@given(st.builds(Tap, NAMES, st.sampled_from(["avg", "grid:4", "avg+max", "map"])))
 def test_a_tap_survives_its_name(tap):
     assert Tap.parse(tap.name) == tap
 
 
-@pytest.mark.parametrize("text", ["", ":avg", "layer1:", "a/b"])
+@pytest.mark.parametrize("text", ["", ":avg", "layer1:", "a/b", "layer1@1", "layer1:max@1"])
 def test_a_tap_that_is_none_is_refused(text):
     with pytest.raises(TapError, match="is not NAME"):
         Tap.parse(text)
@@ -122,6 +206,51 @@ def test_the_penultimate_tap_is_the_primary_one_else_the_deepest():
     taps = (Tap("layer1"), Tap("penultimate"), Tap("zzz"))
     assert dataclasses.replace(RECIPE, taps=taps).primary == Tap("penultimate")
     assert dataclasses.replace(RECIPE, taps=taps[::2]).primary == Tap("zzz")
+
+
+def test_a_map_is_the_primary_tap_only_where_there_is_nothing_else():
+    taps = (Tap("layer1"), Tap("layer4", "map"), Tap("penultimate", "map"))
+    assert [tap.is_map for tap in taps] == [False, True, True]
+    assert dataclasses.replace(RECIPE, taps=taps).primary == Tap("layer1")
+    assert dataclasses.replace(RECIPE, taps=taps[1:]).primary == Tap("penultimate", "map")
+
+
+def test_every_view_holds_every_tap_the_centre_first():
+    recipe = dataclasses.replace(RECIPE, taps=(Tap("layer3", "map"), Tap("penultimate")), views=3)
+    assert recipe.layers == [
+        "layer3:map", "penultimate", "layer3:map@1", "penultimate@1", "layer3:map@2", "penultimate@2",
+    ]  # fmt: skip
+    assert dataclasses.replace(recipe, views=1).layers == ["layer3:map", "penultimate"]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("views", [1, MAX_VIEWS])
+def test_what_an_extraction_can_be_asked_for(decoder, compiler, views):
+    spec = ExtractSpec("photos", decoder=decoder, compile=compiler, views=views, view_seed=views - 1)
+    assert (spec.decoder, spec.compile, spec.views) == (decoder, compiler, views)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"decoder": "exakt"}, r"no decoder 'exakt' \(nearest: 'exact'\)\. Known: exact, scaled, gpu"),
+        ({"decoder": "auto"}, "no decoder 'auto'"),
+        ({"compile": "inducktor"}, "nearest: 'inductor'"),
+        ({"compile": ""}, "no compile ''"),
+        ({"precision": "fp8"}, "no precision 'fp8'"),
+        ({"store": "int8"}, "no store 'int8'"),
+        ({"views": 0}, f"0 views of an image.*Take --views 1 to {MAX_VIEWS}"),
+        ({"views": MAX_VIEWS + 1}, f"{MAX_VIEWS + 1} views"),
+        ({"view_seed": -1}, "-1 as the seed of views"),
+        ({"workers": 0}, "0 workers"),
+        ({"batch_size": 0}, "batches of 0"),
+        ({"name": "../x"}, "is no name"),
+    ],
+)
+def test_what_no_extraction_can_be_asked_for_is_refused(wrong, said):
+    with pytest.raises(OptionError, match=said):
+        ExtractSpec("photos", **wrong)
 
 
 def test_an_error_says_what_where_and_what_to_do():
