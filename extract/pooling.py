@@ -1,7 +1,7 @@
 """Pools: what turns the output of a layer into a row, one function per name.
 
 A pool takes a map (N, C, H, W) and returns rows (N, D) in memory of their own: never a view, so that an in-place
-operation later in the network cannot change a row.
+operation later in the network cannot change a row. The pool `map` alone returns (N, C, H, W).
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from extract.errors import TapError, unknown
+from extract.spec import MAP_POOL
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -61,7 +62,20 @@ def flatten(maps: Tensor) -> Tensor:
     return maps.flatten(1).clone(memory_format=torch.contiguous_format)
 
 
-POOLS: dict[str, Pool] = {"avg": avg, "max": maximum, "gem": gem, "avg+max": avg_max, "spp": spp, "flatten": flatten}
+def keep_map(maps: Tensor) -> Tensor:
+    """The map as it is, channel by channel in memory: (N, C, H, W) -> (N, C, H, W)."""
+    return maps.clone(memory_format=torch.contiguous_format)
+
+
+POOLS: dict[str, Pool] = {
+    "avg": avg,
+    "max": maximum,
+    "gem": gem,
+    "avg+max": avg_max,
+    "spp": spp,
+    "flatten": flatten,
+    MAP_POOL: keep_map,
+}
 POOL_NAMES = (*POOLS, "grid:K")
 
 
@@ -76,7 +90,8 @@ def make_pool(name: str) -> Pool:
             return pool(output)
         if output.dim() == 2 and name in VECTOR_POOLS:
             return output.clone()
-        raise TapError(f"pool {name!r} does not take an output of shape {tuple(output.shape[1:])}")
+        said = f"pool {name!r} does not take an output of shape {tuple(output.shape[1:])}"
+        raise TapError(said, remedy=f"It takes maps (C, H, W); rows take {', '.join(VECTOR_POOLS)}")
 
     return pooled
 

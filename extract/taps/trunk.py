@@ -37,7 +37,7 @@ class Cut:
     """A network that ends at its deepest tap.
 
     `module` holds the weights that are left, under their names in the whole network; `run` takes images (N, 3, H, W)
-    and returns the rows (N, D) of each tap.
+    and returns the rows (N, D) of each tap, or (N, C, H, W) where it is kept as a map.
     """
 
     module: nn.Module
@@ -148,7 +148,7 @@ class Pooled(nn.Module):
         self.pool = pool
 
     def forward(self, output: Tensor) -> Tensor:
-        """The output of a layer -> rows (N, D)."""
+        """The output of a layer -> rows (N, D), or (N, C, H, W) of the pool `map`."""
         if not isinstance(output, Tensor):
             raise TapError("the output is no tensor", remedy="Tap another layer")
         if output.dim() == 4 and output.shape[2] != output.shape[3]:

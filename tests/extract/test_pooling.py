@@ -35,6 +35,14 @@ def test_avg_max_puts_all_means_before_all_maxima():
     assert torch.equal(rows[:, 3:], make_pool("max")(MAPS))
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_map_stays_as_it_is_channel_by_channel_in_memory(order):
+    rows = make_pool("map")(MAPS.contiguous(memory_format=order))
+    assert torch.equal(rows, MAPS)
+    assert rows.is_contiguous()
+    np.testing.assert_array_equal(rows.numpy().ravel(), MAPS.numpy().ravel())
+
+
 def test_spp_is_the_maxima_over_1_2_and_4_cells_a_side():
     expected = [
         [value for side in (1, 2, 4) for channel in image for value in cells(channel, side, np.max)]
@@ -60,9 +68,9 @@ def test_an_output_that_is_a_row_already_stays_as_it_is(pool):
     assert pooled.data_ptr() != rows.data_ptr()
 
 
-@pytest.mark.parametrize("pool", ["gem", "avg+max", "spp", "grid:2"])
+@pytest.mark.parametrize("pool", ["gem", "avg+max", "spp", "grid:2", "map"])
 def test_other_pools_refuse_a_row(pool):
-    with pytest.raises(TapError, match="does not take"):
+    with pytest.raises(TapError, match=r"does not take an output of shape \(5,\)\. .*rows take avg, max, flatten"):
         make_pool(pool)(torch.randn(4, 5))
 
 
