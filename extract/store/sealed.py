@@ -33,6 +33,12 @@ FOOTER_BYTES = 81
 """After the table: its SHA-256 in hex, its length in 16 digits, a line feed."""
 
 MAX_TABLE_BYTES = 16 << 20
+MAX_RANK = 4
+"""Of rows that are maps: (n, C, H, W)."""
+
+MAX_SPAN = 1 << 62
+"""Bytes that the shape of an array may span."""
+
 TYPES = re.compile(r"\|u1|<i8|<f2|<f4|\|S[1-9][0-9]{0,8}")
 """Types of datasets; S is text of fixed length."""
 
@@ -195,11 +201,12 @@ def _claimed(block: bytes, n_bytes: int, path: Path, kind: str) -> str:
 def _part(said: Any, end: int) -> Part:
     """Check one entry of a table: what it claims takes no memory yet, and lies inside the file."""
     part = Part(str(said["dtype"]), tuple(said["shape"]), said["offset"], str(said["sha256"]))
-    sizes = (*part.shape, part.offset)
-    if not all(type(size) is int and 0 <= size < 1 << 62 for size in sizes) or len(part.shape) > 2:
+    if not all(type(size) is int and size >= 0 for size in (*part.shape, part.offset)) or len(part.shape) > MAX_RANK:
         raise ValueError("no shape")
     if not TYPES.fullmatch(part.dtype):
         raise ValueError("no type of ours")
+    if math.prod(size for size in part.shape if size) * np.dtype(part.dtype).itemsize > MAX_SPAN:
+        raise ValueError("no array has that shape")  # not even one without numbers, to numpy
     if part.offset < BLOCK_BYTES or part.offset + part.n_bytes > end:
         raise ValueError("beyond the file")
     return part
