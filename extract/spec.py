@@ -192,8 +192,8 @@ class Recipe:
         try:
             value["taps"] = tuple(map(_tap_of, value["taps"]))
             value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
-        except OffshelfError as error:
-            raise ValueError(error.what) from error
+        except (OffshelfError, OverflowError) as error:
+            raise ValueError(str(error)) from error
         value["nodes"] = tuple(value["nodes"])
         return cls(**value)
 
@@ -230,6 +230,8 @@ def _check_fields(value: dict[str, Any]) -> None:
         raise ValueError(f"a recipe of version {value['schema_version']!r:.20}, and not {SCHEMA_VERSION}")
     if wrong := [name for name, kind in FIELDS.items() if type(value[name]) is not kind]:
         raise TypeError(f"the field {wrong[0]!r} is of another type")
+    if value["precision"] not in PRECISIONS or value["store"] not in STORES:
+        raise ValueError(f"it computes {value['precision']!r:.20} and stores {value['store']!r:.20}")
     if not 1 <= value["views"] <= MAX_VIEWS or value["view_seed"] < 0:
         raise ValueError(f"{value['views']} views with the seed {value['view_seed']}")
     if not all(isinstance(node, str) for node in value["nodes"]) or not 0 < len(value["taps"]) == len(value["nodes"]):

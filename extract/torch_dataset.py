@@ -14,15 +14,16 @@ from extract.store.reader import row_numbers
 
 
 class FeatureDataset(Dataset[tuple[Tensor, int]]):
-    """Rows of one tap with their labels: item i is X (D,) float32 and y, -1 where there is no label.
+    """Rows of one layer with their labels: item i is X (D,) or (C, H, W) float32, and y, -1 where there is no label.
 
-    `rows` are row numbers of the feature set, by default all good ones; `layer` is by default the primary tap. A
-    DataLoader fetches a whole batch at once.
+    `rows` are row numbers of the feature set, by default all good ones; `layer` is a tap, by default the primary one,
+    or a further view of it as in `layer4@1`. A DataLoader fetches a whole batch at once.
     """
 
     def __init__(self, features: FeatureSet, layer: str | None = None, rows: ArrayLike | None = None) -> None:
         self.features = features
         self.layer = layer or features.recipe.primary.name
+        features.check_layer(self.layer)
         self.rows = features.rows() if rows is None else row_numbers(rows, len(features))
 
     @classmethod

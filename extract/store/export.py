@@ -5,6 +5,7 @@ A copy appears only when it is whole. Every row is proven as it is read, and wha
 
 import codecs
 import csv
+import math
 import os
 import secrets
 import shutil
@@ -17,9 +18,9 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from extract.errors import OffshelfError, OptionError, StoreError, unknown
+from extract.errors import OptionError, StoreError, unknown
 from extract.progress import Progress, Silent
-from extract.spec import Recipe, Status
+from extract.spec import Recipe, Status, view_of
 from extract.store import files
 from extract.store.disk import Disk
 from extract.store.folders import open_features
@@ -34,7 +35,10 @@ COLUMNS = ("row", "id", "label", "split", "group", "status", "error", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """One copy as the user asked for it: of which features, where to, of which form (see FORMS); all taps for none."""
+    """One copy as the user asked for it: of which features, where to, of which form (see FORMS).
+
+    `layers` are taps, or views of taps as in `layer4@1`; all that is stored for none.
+    """
 
     features: str
     out: Path
@@ -71,11 +75,10 @@ def export(spec: ExportSpec, progress: Progress | None = None) -> dict[str, Any]
 
 
 def _layers(features: FeatureSet, wanted: Sequence[str]) -> list[str]:
-    """Return the taps that are wanted, from shallow to deep."""
+    """Return the layers that are wanted: view by view, from shallow to deep."""
     for layer in wanted:
-        if layer not in features.layers:
-            unknown("layer", layer, features.layers, StoreError)
-    return [layer for layer in features.layers if layer in wanted or not wanted]
+        features.check_layer(layer)
+    return [layer for layer in features.shapes if layer in wanted or not wanted]
 
 
 def _check_out(spec: ExportSpec) -> None:
@@ -95,9 +98,9 @@ def _is_npy_export(out: Path) -> bool:
         return False
     try:
         recipe = Recipe.from_json((out / RECIPE).read_text("utf-8"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OffshelfError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
-    return {path.name for path in out.iterdir()} <= {ROWS, RECIPE, *(_npy_name(tap.name) for tap in recipe.taps)}
+    return {path.name for path in out.iterdir()} <= {ROWS, RECIPE, *map(_npy_name, recipe.layers)}
 
 
 def _npy_name(layer: str) -> str:
@@ -137,8 +140,8 @@ def _whole(spec: ExportSpec) -> Iterator[Path]:
 
 
 def _blocks(features: FeatureSet, layer: str, progress: Progress) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rows of a tap block by block, as they are stored: first row number, and rows (n, D)."""
-    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, 4 * features.dims[layer])))
+    """Yield the rows of a layer block by block, as they are stored: first row number, and rows (n, *shape)."""
+    size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * math.prod(features.shapes[layer]))))
     for start in range(0, len(features), size):
         rows = np.arange(start, min(start + size, len(features)))
         yield start, features.read(layer, rows).astype(features.recipe.store, copy=False)
@@ -147,19 +150,25 @@ def _blocks(features: FeatureSet, layer: str, progress: Progress) -> Iterator[tu
 
 
 def _write_h5(path: Path, features: FeatureSet, layers: Sequence[str], progress: Progress) -> None:
-    """Write one plain HDF5 file: the datasets and attributes of an index, but every tap as an array of its own."""
+    """Write one plain HDF5 file: the datasets and attributes of an index, but every layer as an array of its own."""
     with closing(Disk(path)) as disk:
         with h5py.File(disk, "w") as file:
             _describe(file, features)
             for layer in layers:
-                shape = len(features), features.dims[layer]
+                shape = len(features), *features.shapes[layer]
                 dataset = file.create_dataset(f"layers/{layer}", shape, features.recipe.store)
                 for start, rows in _blocks(features, layer, progress):
                     dataset[start : start + len(rows)] = rows
                     disk.check()
-            primary = features.recipe.primary.name
-            file["features"] = file[f"layers/{primary if primary in layers else layers[-1]}"]
+            file["features"] = file[f"layers/{_primary(features.recipe, layers)}"]
         disk.finish()
+
+
+def _primary(recipe: Recipe, layers: Sequence[str]) -> str:
+    """Choose the layer behind `/features`: the primary tap, else the deepest one of the first view that is there."""
+    views = range(recipe.views)
+    by_rank = [view_of(tap.name, view) for view in views for tap in (recipe.primary, *reversed(recipe.taps))]
+    return next(layer for layer in by_rank if layer in layers)
 
 
 def _describe(file: h5py.File, features: FeatureSet) -> None:
@@ -178,10 +187,10 @@ def _describe(file: h5py.File, features: FeatureSet) -> None:
 
 
 def _write_npy(folder: Path, features: FeatureSet, layers: Sequence[str], progress: Progress) -> None:
-    """Write a folder: `<tap>.npy` (N, D) for every tap, what is known of the images as CSV, and the recipe."""
+    """Write a folder: `<layer>.npy` for every layer, what is known of the images as CSV, and the recipe."""
     folder.mkdir()
     for layer in layers:
-        shape = len(features), features.dims[layer]
+        shape = len(features), *features.shapes[layer]
         header = {"descr": np.dtype(features.recipe.store).str, "fortran_order": False, "shape": shape}
         with _new(folder / _npy_name(layer)) as file:
             np.lib.format.write_array_header_1_0(file, header)

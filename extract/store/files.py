@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -90,6 +91,13 @@ def _write(path: Path, data: bytes) -> None:
 def bytes_in(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free for users on the disk of a folder, which need not exist yet; raises StoreError."""
+    with told(folder, "looked at"):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        return shutil.disk_usage(there).free
 
 
 def make_folder(folder: Path) -> None:

@@ -1,11 +1,12 @@
 """The index `features.h5`: which rows make up the data set now. The only file that is ever replaced.
 
-Besides the tables that this project reads, it shows every tap as one array to anyone with HDF5: virtual datasets over
+Besides the tables that this project reads, it shows every layer as one array to anyone with HDF5: virtual datasets over
 the shards, whose fill value is NaN, since a missing file would otherwise read as zeros.
 """
 
 import contextlib
 import json
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,18 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from extract.spec import Failure, Recipe, Record, Status
+from extract.spec import Failure, Recipe, Record, Status, Tap, view_of
 from extract.store import files
-from extract.store.sealed import Attributes, same_content, seal, text_array
+from extract.store.sealed import Attributes, damaged, same_content, seal, text_array
 from extract.store.shards import Shard
 
 KIND = "index"
-FORMAT, FORMAT_VERSION = "offshelf-features", 2
+FORMAT, FORMAT_VERSION = "offshelf-features", 3
 PACKAGES = ("offshelf", "torch", "torchvision", "h5py", "pillow", "numpy")
 """What computes features."""
 
@@ -31,6 +33,12 @@ NO_LABEL = -1
 NO_SHARD = -1
 NOTHING = bytes(32)
 """Stands for the SHA-256 of what could not be read."""
+
+MAX_ROW_NUMBERS = 1 << 30
+"""Numbers of one image in one layer: no network makes more of the largest image."""
+
+Shape = tuple[int, ...]
+"""Of one row: (D,), or (C, H, W) of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,17 @@ def _failure(shard: Shard, row: int) -> Failure | None:
 
 
 def write_index(
-    path: Path, recipe: Recipe, entries: Sequence[Entry], shards: Sequence[Shard], dims: Mapping[str, int], source: str
+    path: Path,
+    recipe: Recipe,
+    entries: Sequence[Entry],
+    shards: Sequence[Shard],
+    shapes: Mapping[str, Shape],
+    source: str,
 ) -> Table:
-    """Write the index of `entries` in place of the one before, unless that says the same; return its table."""
+    """Write the index of `entries` in place of the one before, unless that says the same; return its table.
+
+    `shapes` says of every tap what one row of it looks like, (D,) or (C, H, W); in further views it looks the same.
+    """
     table = make_table(entries, shards)
     used = sorted({int(number) for number in table.shard if number >= 0})
     names = sorted({entry.record.label for entry in entries if entry.record.label is not None})
@@ -103,27 +119,55 @@ def write_index(
         file.create_dataset("rows/shard", data=np.where(table.shard < 0, NO_SHARD, np.searchsorted(used, table.shard)))
         file.create_dataset("rows/row", data=table.row)
         _shards(file, [shards[number] for number in used])
-        for name, width in dims.items():
-            _virtual(file, f"layers/{name}", table, shards, width, recipe.store)
+        for layer, shape in by_layer(recipe, shapes).items():
+            _virtual(file, f"layers/{layer}", table, shards, shape, recipe.store)
         file["features"] = file[f"layers/{recipe.primary.name}"]
 
-    data = seal(KIND, _attributes(recipe, dims, source), fill)[1]
+    data = seal(KIND, _attributes(recipe, shapes, source), fill)[1]
     if not same_content(path, KIND, data, but=("created", "versions")):
         files.replace(path, data)
     return table
 
 
-def _attributes(recipe: Recipe, dims: Mapping[str, int], source: str) -> Attributes:
+def by_layer(recipe: Recipe, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Say of every layer that is stored, further views included, what one row looks like."""
+    return {view_of(tap.name, view): shapes[tap.name] for view in range(recipe.views) for tap in recipe.taps}
+
+
+def _attributes(recipe: Recipe, shapes: Mapping[str, Shape], source: str) -> Attributes:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "key": recipe.key,
         "recipe": recipe.to_json(indent=None),
-        "dims": json.dumps(dict(dims)),
+        "shapes": json.dumps({tap.name: shapes[tap.name] for tap in recipe.taps}),
         "source": source,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": json.dumps(versions()),
     }
+
+
+def read_shapes(attributes: Mapping[str, Any], recipe: Recipe, path: Path) -> dict[str, Shape]:
+    """Read what one row of every tap looks like; raises StoreError where that cannot be."""
+    try:
+        said = json.loads(attributes["shapes"])
+        shapes = {tap.name: tuple(said.pop(tap.name)) for tap in recipe.taps}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise damaged(path, KIND, "it does not say what the rows of its taps look like") from error
+    for tap in recipe.taps:
+        if not _is_shape(shapes[tap.name], tap):
+            raise damaged(path, KIND, f"it says that rows of {tap.name!r} have a shape that no row has")
+    if said:
+        raise damaged(path, KIND, "its taps are not those of the recipe")
+    return shapes
+
+
+def _is_shape(shape: Shape, tap: Tap) -> bool:
+    return (
+        len(shape) == (3 if tap.is_map else 1)
+        and all(type(size) is int and size > 0 for size in shape)
+        and math.prod(shape) <= MAX_ROW_NUMBERS
+    )
 
 
 def _shards(file: h5py.File, shards: Sequence[Shard]) -> None:
@@ -152,25 +196,24 @@ def _records(file: h5py.File, records: Sequence[Record], names: Sequence[str]) -
     file.create_dataset("groups", data=text_array([record.group or "" for record in records]))
 
 
-def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], width: int, dtype: str) -> None:
-    """Show one tap as a single (N, D) array over the shards; rows that lie in none read as NaN.
+def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], shape: Shape, dtype: str) -> None:
+    """Show one layer as a single array (N, *shape) over the shards; rows that lie in none read as NaN.
 
     By HDF5's own calls: h5py's VirtualLayout takes 7 times as long, minutes where 100,000 rows lie scattered.
     """
-    shape = len(table.row), width
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_fill_value(np.array(np.nan, dtype))
     layout.set_obj_track_times(False)
-    here = h5py.h5s.create_simple(shape)
-    sources = [(f"shards/{shard.name}".encode(), h5py.h5s.create_simple((len(shard), width))) for shard in shards]
-    dataset = name.encode()
+    here = h5py.h5s.create_simple((len(table.row), *shape))
+    sources = [(f"shards/{shard.name}".encode(), h5py.h5s.create_simple((len(shard), *shape))) for shard in shards]
+    dataset, begin = name.encode(), (0,) * len(shape)
     for start, stop in _runs(table):
         path, there = sources[table.shard[start]]
-        here.select_hyperslab((start, 0), (stop - start, width))
-        there.select_hyperslab((int(table.row[start]), 0), (stop - start, width))
+        here.select_hyperslab((start, *begin), (stop - start, *shape))
+        there.select_hyperslab((int(table.row[start]), *begin), (stop - start, *shape))
         layout.set_virtual(here, path, dataset, there)
     parent, _, leaf = name.rpartition("/")
-    kind, whole = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
+    kind, whole = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple((len(table.row), *shape))
     h5py.h5d.create(file.require_group(parent).id, leaf.encode(), kind, whole, layout)
 
 

@@ -36,7 +36,7 @@ def inventory(cache: Path) -> dict[str, Any]:
 
 
 def describe(features: str, cache: Path) -> dict[str, Any]:
-    """Describe one feature set: the overview, its recipe, its shards and who wrote them, and every bad row.
+    """Describe one feature set: the overview, all layers, its recipe, its shards and who wrote them, and every bad row.
 
     Looks at every byte of the index, and of the shards at no more than what they say of themselves.
     """
@@ -47,6 +47,7 @@ def describe(features: str, cache: Path) -> dict[str, Any]:
     ]
     return {
         **_overview(opened),
+        "shapes": {layer: list(shape) for layer, shape in opened.shapes.items()},
         "recipe": json.loads(opened.recipe.to_json()),
         "versions": _json(opened.attributes.get("versions")),
         "shards": _shards(opened),
@@ -65,6 +66,7 @@ def _overview(features: FeatureSet) -> dict[str, Any]:
         "source": features.source,
         "model": features.recipe.model,
         "layers": features.layers,
+        "views": features.views,
         "classes": len(features.label_names),
         "rows": len(features),
         "bad": int((features.status != Status.OK).sum()),

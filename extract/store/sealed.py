@@ -214,7 +214,7 @@ def _part(said: Any, end: int) -> Part:
 
 def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> np.ndarray:
     """Read one dataset whole, and prove it."""
-    part = _listed(path, kind, table, name)
+    part = listed(path, kind, table, name)
     try:
         file.seek(part.offset)
         data = file.read(part.n_bytes)
@@ -227,7 +227,7 @@ def read_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) ->
 
 def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -> Part:
     """Prove one dataset without keeping it. (Read, not mapped: a disk that fails is then an error and not a crash.)"""
-    part = _listed(path, kind, table, name)
+    part = listed(path, kind, table, name)
     try:
         whole = _digest(file, part.offset, part.n_bytes) == part.sha256
     except OSError as error:
@@ -237,8 +237,8 @@ def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -
     return part
 
 
-def _listed(path: Path, kind: str, table: Table, name: str) -> Part:
-    """Look a dataset up in the table."""
+def listed(path: Path, kind: str, table: Table, name: str) -> Part:
+    """Look a dataset up in the table; raises StoreError where it is not there."""
     if name not in table.parts:
         raise damaged(path, kind, f"it holds no dataset {name!r}")
     return table.parts[name]

@@ -1,8 +1,8 @@
 """Shards: immutable files of some thousand rows each, named by their content.
 
 A shard knows rows by the SHA-256 of their image's bytes, and nothing of names, labels or order. Its datasets, one row
-per image: `/layers/<tap>` (n, D), `/sha256` (n, 32) uint8, `/status` (n,) uint8, `/errors` (n,) text. They are
-contiguous and uncompressed, so that rows can be mapped from the file.
+per image: `/layers/<layer>` (n, D) or (n, C, H, W), `/sha256` (n, 32) uint8, `/status` (n,) uint8, `/errors` (n,)
+text. They are contiguous and uncompressed, so that rows can be mapped from the file.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ KNOWN_BY_CONTENT = ("sha256", "status", "errors")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one shard: per tap (n, D); digests (n, 32) uint8; a Failure, or None, per row."""
+    """The rows of one shard: per layer (n, D) or (n, C, H, W); digests (n, 32) uint8; a Failure, or None, per row."""
 
     layers: dict[str, np.ndarray]
     digests: np.ndarray

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from extract.errors import OffshelfError, StoreError, UnreadableError
+from extract.errors import StoreError, UnreadableError
 from extract.progress import Progress, Silent
 from extract.spec import Recipe
 from extract.store import files, index, known, shards
@@ -118,11 +118,17 @@ def _open_index(path: Path) -> tuple[FeatureSet | None, list[Problem]]:
 
 
 def _misplaced(features: FeatureSet) -> Iterator[Problem]:
-    """Yield where an index does not fit its shards, all of which are whole."""
+    """Yield where an index and its shards, all of which are whole, do not fit each other."""
     try:
         features.check()
     except StoreError as error:
         yield Problem.of(features.path, error)
+        return
+    for number, (name, *_) in enumerate(features.shards):
+        try:
+            features.check_layers(number)
+        except StoreError as error:
+            yield Problem.of(features.folder / SHARDS / name, error)
 
 
 def _checks(folder: SetFolder, features: FeatureSet | None) -> Iterator[tuple[Path, Check]]:
@@ -178,7 +184,7 @@ def _recipe_in(path: Path) -> Recipe | None:
         return Recipe.from_json(path.read_text("utf-8"))
     except OSError as error:
         raise unreadable(path, "recipe", error) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OffshelfError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -19,6 +19,7 @@ from extract.store.inventory import describe, inventory
 from extract.store.sealed import parse, seal, text_array
 from extract.store.shards import write_shard
 from tests.extract.store.test_reader import RECIPE, entry, feature_set, shard_of
+from tests.extract.store.tiny_cache import SEEN, put_set
 
 
 def external_link(file: h5py.File) -> None:
@@ -122,7 +123,7 @@ WRAPS: dict[str, Callable[[str, bytes], bytes]] = {
         kind,
         image,
         {
-            "attributes": {"key": RECIPE.key, "format": "offshelf-features", "format_version": 2},
+            "attributes": {"key": RECIPE.key, "format": "offshelf-features", "format_version": 3},
             "parts": {
                 name: {"dtype": "|O", "shape": [1 << 40], "offset": 512, "sha256": "0" * 64}
                 for name in ("features", "labels", "sha256")
@@ -238,16 +239,80 @@ def test_a_shard_that_lies_about_its_shape_is_refused(features, tmp_path):
         opened.read("a")
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2]])
+def described(features: FeatureSet, **changes: object) -> Path:
+    """An index with every digest right, that says other things of itself."""
+    data = features.path.read_bytes()
+    start = len(data) - sealed.FOOTER_BYTES - int(data[-17:-1])
+    table = json.loads(data[start : -sealed.FOOTER_BYTES])
+    table["attributes"] |= changes
+    features.path.write_bytes(with_table("index", data[sealed.BLOCK_BYTES : start], table))
+    return features.path
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None, [3]])
 def test_another_format_version_is_refused(features, version):
-    table, _ = parse(features.path.read_bytes(), features.path, "index")
-    table.attributes["format_version"] = version
-    length = int(features.path.read_bytes()[-17:-1])
-    parts = json.loads(features.path.read_bytes()[-sealed.FOOTER_BYTES - length : -sealed.FOOTER_BYTES])["parts"]
-    image = features.path.read_bytes()[sealed.BLOCK_BYTES : -sealed.FOOTER_BYTES - length]
-    features.path.write_bytes(with_table("index", image, {"attributes": table.attributes, "parts": parts}))
     with pytest.raises(StoreError, match="another format"):
-        FeatureSet(features.path)
+        FeatureSet(described(features, format_version=version))
+
+
+def test_an_index_that_says_nothing_else_of_itself_is_read(features):
+    path = described(features, shapes='{"a": [2], "penultimate": [3]}')
+    assert FeatureSet(path).check().read("a").tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        *(None, 3, "", "{", "3", "null", "[]", '"a"', "{}", "[" * 100_000),
+        *({"a": [2]}, {"a": [2], "penultimate": [3], "b": [1]}, {"a": [2], "penultimate@1": [3]}),
+        *({"a": [2], "penultimate": bad} for bad in (None, 3, True, "3", {"3": 3}, [], [[3]], ["3"], [3.0], [None])),
+        *({"a": [2], "penultimate": bad} for bad in ([True], [0], [-3], [3, 1], [3, 1, 1], [1] * 33, [float("nan")])),
+        *({"a": [2], "penultimate": [size]} for size in (1 << 31, 1 << 62, 1 << 64, 10**300)),
+    ],
+    ids=lambda said: str(said)[:40],
+)
+def test_shapes_that_no_row_has_are_refused(features, shapes):
+    path = described(features, shapes=json.dumps(shapes) if isinstance(shapes, dict) else shapes)
+    with pytest.raises(StoreError, match="the index is damaged: it"):
+        FeatureSet(path)
+
+
+@pytest.mark.parametrize(
+    "shape", [[18], [1, 18], [2, 3, 3, 1], [2, 3, 0], [2, -3, -3], [1 << 20, 1 << 20, 1], [2, 3, True], [2.0, 3, 1]]
+)
+def test_shapes_that_no_map_has_are_refused(tmp_path, shape):
+    features = FeatureSet(put_set(tmp_path, [[0, 1]], SEEN).index)
+    path = described(features, shapes=json.dumps({"a:map": shape, "penultimate": [3]}))
+    with pytest.raises(StoreError, match="rows of 'a:map' have a shape that no row has"):
+        FeatureSet(path)
+
+
+def test_rows_that_cannot_be_in_their_shards_are_refused_before_memory_is_taken(tmp_path):
+    features = FeatureSet(put_set(tmp_path, [[0, 1]], SEEN).index)
+    path = described(features, shapes=json.dumps({"a:map": [1 << 10, 1 << 10, 1 << 10], "penultimate": [3]}))
+    before = megabytes()
+    with pytest.raises(StoreError, match="its rows are larger than its shards"):
+        open_features(str(path), tmp_path)
+    assert megabytes() - before < 100
+
+
+def test_a_map_laid_out_otherwise_is_refused(tmp_path):
+    features = FeatureSet(put_set(tmp_path, [[0, 1]], SEEN).index)
+    path = described(features, shapes=json.dumps({"a:map": [1, 3, 2], "penultimate": [3]}))
+    with pytest.raises(StoreError, match="another shape or type"):
+        FeatureSet(path).check().read("a:map@1")
+
+
+@pytest.mark.parametrize(
+    "change", [{"views": 0}, {"views": 1 << 40}, {"views": True}, {"tf32": 1}, {"view_seed": -1}, {"store": "object"}]
+)
+def test_a_recipe_that_no_extraction_has_is_refused(features, change):
+    recipe = json.dumps(json.loads(features.recipe.to_json()) | change, sort_keys=True)
+    key = hashlib.sha256(recipe.encode()).hexdigest()
+    folder = features.folder.rename(features.folder.with_name(key[:12]))
+    features.path = folder / "features.h5"
+    with pytest.raises(StoreError, match="a recipe of another version"):
+        FeatureSet(described(features, recipe=recipe, key=key))
 
 
 def test_a_pipe_in_the_place_of_a_file_hangs_nobody(features, tmp_path):

@@ -125,6 +125,9 @@ def test_a_recipe_of_the_first_version_is_told_to_be_one():
         {"decoder": ["pillow"]},
         {"precision": {}},
         {"store": 4},
+        {"precision": "fp8"},
+        {"precision": "auto"},
+        {"store": "object"},
         {"tf32": 0},
         {"tf32": "false"},
         {"tf32": None},
@@ -159,6 +162,7 @@ def test_a_recipe_of_the_first_version_is_told_to_be_one():
         {"preprocessing": []},
         {"preprocessing": dataclasses.asdict(PRESET) | {"crop_size": 0}},
         {"preprocessing": dataclasses.asdict(PRESET) | {"mean": [0.5]}},
+        {"preprocessing": dataclasses.asdict(PRESET) | {"mean": [10**400, 0, 0]}},
     ],
     ids=str,
 )

@@ -6,19 +6,20 @@ import torch
 from torch.utils.data import DataLoader
 
 from extract.errors import StoreError
-from extract.run import extract
 from extract.store import FeatureSet, open_features
 from extract.torch_dataset import FeatureDataset
-from tests.tiny import put, tiny_folder, tiny_spec
+from tests.extract.store.tiny_cache import SEEN, put_set, values_of
+
+CONTENTS = [0, 1, 2, 3, 4, 5, 6, 7, 8]
+BAD = [4]
+GOOD = [i for i in CONTENTS if i not in BAD]
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("torch")
-    data = tiny_folder(folder / "pets")
-    (data / "cat/bad.png").write_bytes(b"words")
-    extract(tiny_spec(data, folder / "cache"))
-    return folder / "cache"
+    put_set(folder, [CONTENTS[:5], CONTENTS[5:]], SEEN, name="pets", bad=BAD)
+    return folder
 
 
 @pytest.fixture
@@ -29,15 +30,16 @@ def features(cache) -> FeatureSet:
 def test_items_are_the_good_rows_with_their_labels(features):
     dataset = FeatureDataset(features)
     assert len(dataset) == 8
+    expected = values_of(GOOD, "penultimate")
     for i, row in enumerate(features.rows()):
         x, y = dataset[i]
-        np.testing.assert_array_equal(x.numpy(), features.read("penultimate", [row])[0])
+        np.testing.assert_array_equal(x.numpy(), expected[i])
         assert y == features.labels[row]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_every_row_once_in_whole_batches(cache, workers):
-    dataset = FeatureDataset.open("pets", cache, "layer1")
+    dataset = FeatureDataset.open("pets", cache, "penultimate@1")
     loader = DataLoader(
         dataset,
         batch_size=3,
@@ -47,11 +49,25 @@ def test_a_loader_gives_every_row_once_in_whole_batches(cache, workers):
         multiprocessing_context="spawn" if workers else None,
     )
     batches = list(loader)
-    assert [tuple(x.shape) for x, _ in batches] == [(3, 32), (3, 32), (2, 32)]
+    assert [tuple(x.shape) for x, _ in batches] == [(3, 3), (3, 3), (2, 3)]
     seen = torch.cat([x for x, _ in batches]).numpy()
-    expected = dataset.features.read("layer1", dataset.features.rows())
+    expected = values_of(GOOD, "penultimate@1").astype(np.float32)
     assert sorted(map(bytes, seen)) == sorted(map(bytes, expected))
-    assert sum(int(y.sum()) for _, y in batches) == 4
+    labels = dataset.features.labels[dataset.features.rows()]
+    assert sorted(int(label) for _, y in batches for label in y) == sorted(labels.tolist())
+
+
+@pytest.mark.parametrize("layer", ["a:map", "a:map@2"])
+def test_maps_are_items_too(features, layer):
+    [(X, y)] = DataLoader(FeatureDataset(features, layer, [8, 0, 3]), batch_size=9)
+    assert X.dtype == torch.float32
+    np.testing.assert_array_equal(X.numpy(), values_of([8, 0, 3], layer))
+    assert y.tolist() == features.labels[[8, 0, 3]].tolist()
+
+
+def test_a_layer_that_is_not_stored_is_refused_at_once(features):
+    with pytest.raises(StoreError, match=r"no layer 'a:map@3' .*Known: a:map, penultimate, a:map@1"):
+        FeatureDataset(features, "a:map@3")
 
 
 def test_a_batch_is_one_read(features, monkeypatch):
@@ -63,12 +79,10 @@ def test_a_batch_is_one_read(features, monkeypatch):
 
 
 def test_a_worker_that_would_see_other_rows_is_told(tmp_path):
-    data = tiny_folder(tmp_path / "pets")
-    extract(tiny_spec(data, tmp_path / "cache"))
-    dataset = FeatureDataset.open("pets", tmp_path / "cache")
-    put(data / "cat/new.png", 99)
-    extract(tiny_spec(data, tmp_path / "cache"))
+    put_set(tmp_path, [[0, 1]])
+    dataset = FeatureDataset.open("set", tmp_path)
+    put_set(tmp_path, [[0, 1], [2]])
     rebuild, state = dataset.features.__reduce__()
     with pytest.raises(StoreError, match="replaced meanwhile"):
         rebuild(*state)
-    assert len(dataset) == len([dataset[i] for i in range(len(dataset))]) == 8
+    assert len(dataset) == len([dataset[i] for i in range(len(dataset))]) == 2

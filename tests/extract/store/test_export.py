@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from extract.store import FeatureSet
 from extract.store import export as module
 from extract.store.disk import Disk
 from extract.store.export import ExportSpec, export
-from tests.extract.store.tiny_cache import HALF, RECIPE, flip, put_set
+from tests.extract.store.tiny_cache import HALF, RECIPE, SEEN, flip, put_set
 from tests.tiny import files_in
 
 ROOT = Path(module.__file__).parents[2]
@@ -38,10 +39,13 @@ def features(request, cache) -> FeatureSet:
     return FeatureSet(put_set(cache, [[4, 0, 1], [2, 5]], getattr(request, "param", RECIPE), bad=[1]).index)
 
 
-of_both_types = pytest.mark.parametrize("features", [RECIPE, HALF], ids=["float32", "float16"], indirect=True)
+SEEN_HALF = replace(SEEN, store="float16")
+of_all_kinds = pytest.mark.parametrize(
+    "features", [RECIPE, HALF, SEEN, SEEN_HALF], ids=["float32", "float16", "seen", "seen float16"], indirect=True
+)
 
 
-@of_both_types
+@of_all_kinds
 def test_one_plain_file_says_all_that_the_index_and_the_shards_do(features, cache, tmp_path, monkeypatch):
     out = tmp_path / "new" / "copy.h5"
     done = export(ExportSpec("set", out, cache=cache))
@@ -49,7 +53,7 @@ def test_one_plain_file_says_all_that_the_index_and_the_shards_do(features, cach
         "features": features.name,
         "path": str(out),
         "format": "h5",
-        "layers": ["a:gem", "penultimate"],
+        "layers": features.recipe.layers,
         "rows": 5,
         "bytes": out.stat().st_size,
     }
@@ -57,7 +61,8 @@ def test_one_plain_file_says_all_that_the_index_and_the_shards_do(features, cach
     monkeypatch.chdir(out.parent)
     moved = FeatureSet(tmp_path / "moved" / features.name / "features.h5")
     with h5py.File("copy.h5") as file:
-        for layer in moved.layers:
+        assert sorted(file["layers"]) == sorted(moved.recipe.layers)
+        for layer in moved.recipe.layers:
             dataset = file[f"layers/{layer}"]
             assert not dataset.is_virtual
             assert dataset.chunks is None
@@ -79,14 +84,15 @@ def test_one_plain_file_says_all_that_the_index_and_the_shards_do(features, cach
         assert Recipe.from_json(file.attrs["recipe"]) == moved.recipe
 
 
-@of_both_types
+@of_all_kinds
 def test_npy_files_and_a_table_say_the_same(features, cache, tmp_path):
     out = tmp_path / "copy"
     done = export(ExportSpec("set", out, "npy", cache=cache))
-    assert sorted(path.name for path in out.iterdir()) == ["a-gem.npy", "penultimate.npy", "recipe.json", "rows.csv"]
+    arrays = {layer: f"{layer.replace(':', '-')}.npy" for layer in features.recipe.layers}
+    assert {path.name for path in out.iterdir()} == {"recipe.json", "rows.csv", *arrays.values()}
     assert done["bytes"] == sum(path.stat().st_size for path in out.iterdir())
-    for layer in features.layers:
-        rows = np.load(out / f"{layer.replace(':', '-')}.npy")
+    for layer, name in arrays.items():
+        rows = np.load(out / name)
         assert rows.dtype == features.recipe.store
         np.testing.assert_array_equal(rows.astype(np.float32), features.read(layer))
     assert Recipe.from_json((out / "recipe.json").read_text()) == features.recipe
@@ -113,6 +119,31 @@ def test_some_taps_can_be_chosen_and_the_deepest_stands_for_features(features, c
         export(ExportSpec("set", tmp_path / "b.h5", layers=("a",), cache=cache))
     with pytest.raises(OptionError, match="no format 'npz'"):
         ExportSpec("set", tmp_path / "b.h5", "npz")
+
+
+@pytest.mark.parametrize("features", [SEEN], indirect=True)
+def test_the_centre_stands_for_features_where_it_is_copied_and_a_row_before_a_map(features, cache, tmp_path):
+    for number, (wanted, behind) in enumerate(
+        [
+            (("penultimate@2", "a:map", "penultimate"), "penultimate"),
+            (("penultimate@1", "a:map"), "a:map"),
+            (("a:map@1", "penultimate@2", "penultimate@1"), "penultimate@1"),
+            (("a:map@2",), "a:map@2"),
+        ]
+    ):
+        out = tmp_path / f"{number}.h5"
+        done = export(ExportSpec("set", out, layers=wanted, cache=cache))
+        assert done["layers"] == [layer for layer in features.recipe.layers if layer in wanted]
+        with h5py.File(out) as file:
+            assert file["features"] == file[f"layers/{behind}"]
+
+
+@pytest.mark.parametrize("features", [SEEN], indirect=True)
+def test_a_folder_with_views_is_replaced_if_asked(features, cache, tmp_path):
+    spec = ExportSpec("set", tmp_path / "copy", "npy", cache=cache)
+    export(spec)
+    export(replace(spec, layers=("a:map@2",), overwrite=True))
+    assert sorted(path.name for path in spec.out.iterdir()) == ["a-map@2.npy", "recipe.json", "rows.csv"]
 
 
 def test_a_row_that_is_damaged_ends_it_and_leaves_nothing(features, cache, tmp_path):

@@ -90,3 +90,19 @@ def test_removing_what_is_gone_is_no_error(tmp_path):
     files.publish(tmp_path / "a", b"one")
     files.remove([tmp_path / "a", tmp_path / "b", tmp_path / "none/c"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_room_on_a_disk_is_that_of_the_nearest_folder_that_is_there(tmp_path):
+    status = os.statvfs(tmp_path)
+    for folder in (tmp_path, tmp_path / "not" / "yet"):
+        assert files.free_bytes(folder) == pytest.approx(status.f_bavail * status.f_frsize, rel=0.1)
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_disk_that_does_not_answer_is_told(tmp_path, monkeypatch):
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.shutil, "disk_usage", fail)
+    with pytest.raises(StoreError, match=r"cannot be looked at \(Input/output error\)"):
+        files.free_bytes(tmp_path)

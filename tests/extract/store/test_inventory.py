@@ -8,7 +8,7 @@ import pytest
 from extract.errors import StoreError
 from extract.store import index
 from extract.store.inventory import describe, inventory
-from tests.extract.store.tiny_cache import HALF, RECIPE, WRITER, flip, put_set, put_shard
+from tests.extract.store.tiny_cache import HALF, RECIPE, SEEN, WRITER, flip, put_set, put_shard
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,15 @@ def test_a_feature_set_is_described_down_to_its_shards_and_who_wrote_them(tmp_pa
         {"id": "1.png", "status": "damaged", "reason": "bad 1"},
         {"id": "4.png", "status": "damaged", "reason": "bad 4"},
     ]
+
+
+def test_maps_and_views_are_described(tmp_path):
+    put_set(tmp_path, [[0, 1]], SEEN)
+    found = describe("set", tmp_path)
+    assert (found["layers"], found["views"]) == (["a:map", "penultimate"], 3)
+    assert json.loads(json.dumps(found["shapes"])) == {
+        f"{tap}{end}": shape for end in ("", "@1", "@2") for tap, shape in (("a:map", [2, 3, 1]), ("penultimate", [3]))
+    }
 
 
 def test_rows_that_images_share_count_once(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 
 from extract.errors import StoreError
 from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap
-from extract.store import FeatureSet, files, open_features
+from extract.store import FeatureSet, files, open_features, reader
 from extract.store.index import FORMAT, FORMAT_VERSION, Entry, write_index
 from extract.store.inventory import describe, inventory
 from extract.store.sealed import seal
 from extract.store.shards import Rows, read_shard, write_shard
+from tests.extract.store.tiny_cache import SEEN, put_set, rows_of, values_of
 
 PRESET = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RECIPE = Recipe("builtin:x", "0" * 64, (Tap("a"), Tap("penultimate")), ("a", "b"), PRESET, "pillow", "fp32", "float32")
-DIMS = {"a": 2, "penultimate": 3}
+SHAPES = {"a": (2,), "penultimate": (3,)}
 
 
 def content(i: int) -> bytes:
@@ -30,7 +32,7 @@ def shard_of(contents: list[int], *, bad: tuple[int, ...] = ()) -> Rows:
     values = np.array([np.nan if i in bad else i for i in contents], np.float32)[:, None]
     failures = [Failure(Status.DAMAGED, f"bad {i}") if i in bad else None for i in contents]
     digests = np.frombuffer(b"".join(map(content, contents)), np.uint8).reshape(-1, 32)
-    return Rows({tap: np.repeat(values, width, 1) for tap, width in DIMS.items()}, digests, failures)
+    return Rows({tap: np.repeat(values, width, 1) for tap, (width,) in SHAPES.items()}, digests, failures)
 
 
 def feature_set(cache: Path, entries: list[Entry], shards: list[Rows], recipe: Recipe = RECIPE) -> FeatureSet:
@@ -41,7 +43,7 @@ def feature_set(cache: Path, entries: list[Entry], shards: list[Rows], recipe: R
         recipe,
         entries,
         [read_shard(folder / "shards" / n, recipe.key) for n in names],
-        DIMS,
+        SHAPES,
         "/data",
     )
     return FeatureSet(folder / "features.h5")
@@ -62,7 +64,7 @@ def test_every_row_is_that_of_its_content_in_any_order(tmp_path_factory, order, 
     entries = [entry(i, f"{row}.png") for row, i in enumerate(order)]
     features = feature_set(tmp_path_factory.mktemp("set"), entries, shards)
     expected = np.array([np.nan if i in bad else i for i in order], np.float32)
-    for tap, width in DIMS.items():
+    for tap, (width,) in SHAPES.items():
         np.testing.assert_array_equal(features.read(tap), np.repeat(expected[:, None], width, 1))
         with h5py.File(features.path) as file:
             np.testing.assert_array_equal(file[f"layers/{tap}"][:], np.repeat(expected[:, None], width, 1))
@@ -71,6 +73,92 @@ def test_every_row_is_that_of_its_content_in_any_order(tmp_path_factory, order, 
     assert features.status.tolist() == [Status.DAMAGED if i in bad else Status.OK for i in order]
     assert features.errors == [f"bad {i}" if i in bad else "" for i in order]
     assert [digest.tobytes() for digest in features.sha256] == [content(i) for i in order]
+
+
+@pytest.mark.parametrize("few_rows", [0, 1024])
+@pytest.mark.parametrize("store", ["float32", "float16"])
+def test_maps_and_views_are_read_as_they_were_computed(tmp_path, monkeypatch, store, few_rows):
+    monkeypatch.setattr(reader, "FEW_ROWS", few_rows)
+    contents, bad = [4, 0, 1, 2, 5], [1]
+    features = FeatureSet(put_set(tmp_path, [[4, 0, 1], [2, 5]], dataclasses.replace(SEEN, store=store), bad=bad).index)
+    assert (features.layers, features.views) == (["a:map", "penultimate"], 3)
+    assert list(features.shapes) == features.recipe.layers
+    assert {features.shapes[layer] for layer in ("a:map", "a:map@1", "a:map@2")} == {(2, 3, 1)}
+    with h5py.File(features.path) as file:
+        assert sorted(file["layers"]) == sorted(features.recipe.layers)
+        assert file["features"] == file["layers/penultimate"]
+        for layer in features.recipe.layers:
+            expected = values_of(contents, layer, bad=bad).astype(np.float32)
+            rows = features.read(layer)
+            assert rows.dtype == np.float32
+            np.testing.assert_array_equal(rows, expected)
+            np.testing.assert_array_equal(file[f"layers/{layer}"][:], expected)
+            np.testing.assert_array_equal(features.read(layer, [3, 3, 0]), expected[[3, 3, 0]])
+
+
+def test_all_views_of_some_rows_are_read_at_once(tmp_path):
+    features = FeatureSet(put_set(tmp_path, [[0, 1], [2]], SEEN, bad=[1]).index)
+    for tap in features.layers:
+        expected = np.stack([features.read(f"{tap}{end}") for end in ("", "@1", "@2")], 1)
+        assert expected.shape == (3, 3, *features.shapes[tap])
+        np.testing.assert_array_equal(features.read_views(tap), expected)
+        np.testing.assert_array_equal(features.read_views(tap, [2, 0]), expected[[2, 0]])
+    with pytest.raises(StoreError, match=r"no tap 'penultimate@1' .*Known: a:map, penultimate\."):
+        features.read_views("penultimate@1")
+
+
+@pytest.mark.parametrize("layer", ["penultimate@3", "penultimate@0", "penultimate@", "a", "a:map@-1", ""])
+def test_a_view_that_is_not_stored_is_refused_with_those_that_are(tmp_path, layer):
+    features = FeatureSet(put_set(tmp_path, [[0]], SEEN).index)
+    every = "a:map, penultimate, a:map@1, penultimate@1, a:map@2, penultimate@2"
+    for look in (features.read, lambda name: next(features.batches(name, 1)), features.check_layer):
+        with pytest.raises(StoreError, match=rf"no layer '{layer}'.*Known: {every}\."):
+            look(layer)
+
+
+def test_maps_come_with_labels_and_in_batches(tmp_path):
+    features = FeatureSet(put_set(tmp_path, [[0, 1, 2], [3, 4]], SEEN, bad=[1]).index)
+    X, y, ids = features.load("a:map@2")
+    np.testing.assert_array_equal(X, values_of([0, 2, 3, 4], "a:map@2"))
+    assert (y.tolist(), ids) == (features.labels[[0, 2, 3, 4]].tolist(), ["0.png", "2.png", "3.png", "4.png"])
+    batches = [X for X, _ in features.batches("a:map@2", 3)]
+    assert [X.shape for X in batches] == [(3, 2, 3, 1), (1, 2, 3, 1)]
+    np.testing.assert_array_equal(np.concatenate(batches), X)
+
+
+def test_a_map_is_primary_where_there_is_nothing_else(tmp_path):
+    recipe = dataclasses.replace(SEEN, taps=SEEN.taps[:1], nodes=SEEN.nodes[:1])
+    features = FeatureSet(put_set(tmp_path, [[0, 1]], recipe).index)
+    np.testing.assert_array_equal(features.load()[0], values_of([0, 1], "a:map"))
+    with h5py.File(features.path) as file:
+        assert file["features"] == file["layers/a:map"]
+
+
+def test_maps_of_images_without_a_shard_are_nan(tmp_path):
+    gone = Entry(Record("gone.png", "/x"), Failure(Status.MISSING, "no such file"))
+    path = tmp_path / "set" / SEEN.key[:12] / "features.h5"
+    write_index(path, SEEN, [gone], [], {"a:map": (2, 3, 1), "penultimate": (3,)}, "/data")
+    features = FeatureSet(path).check()
+    for layer, shape in (("a:map@1", (1, 2, 3, 1)), ("penultimate", (1, 3))):
+        assert features.read(layer).shape == shape
+        assert np.isnan(features.read(layer)).all()
+    with h5py.File(path) as file:
+        assert np.isnan(file["layers/a:map@1"][:]).all()
+
+
+def test_a_shard_without_a_view_is_an_error(tmp_path):
+    rows = rows_of([0, 1], SEEN)
+    del rows.layers["a:map@2"]
+    folder = tmp_path / "set" / SEEN.key[:12]
+    name = write_shard(folder / "shards", rows, SEEN.key)
+    shard = read_shard(folder / "shards" / name, SEEN.key)
+    shapes = {"a:map": (2, 3, 1), "penultimate": (3,)}
+    write_index(folder / "features.h5", SEEN, [entry(0)], [shard], shapes, "/data")
+    features = FeatureSet(folder / "features.h5")
+    assert features.read("a:map@1").shape == (1, 2, 3, 1)
+    for look in (lambda: features.read("a:map@2"), lambda: features.check_layers(0)):
+        with pytest.raises(StoreError, match=f"{name}: the shard is damaged: it holds no dataset 'layers/a:map@2'"):
+            look()
 
 
 @settings(max_examples=30, deadline=None)
@@ -175,11 +263,17 @@ def test_a_shard_of_another_recipe_is_refused(tmp_path):
         read_shard(tmp_path / name, "another")
 
 
+OLD_RECIPE = json.dumps(
+    {name: value for name, value in json.loads(RECIPE.to_json()).items() if name not in ("tf32", "views", "view_seed")}
+    | {"schema_version": 1}
+)
+
+
 def test_an_index_of_another_version_is_refused_and_hides_no_other(tmp_path):
     features = feature_set(tmp_path, [entry(0)], [shard_of([0])])
     strange = tmp_path / "other" / "0123456789ab" / "features.h5"
 
-    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "recipe": '{"views": 2}', "key": "0123456789ab"}
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "recipe": OLD_RECIPE, "key": "0123456789ab"}
     files.publish(strange, seal("index", attributes, lambda _: None)[1])
     with pytest.raises(StoreError, match="a recipe of another version"):
         FeatureSet(strange)

@@ -4,10 +4,13 @@ from pathlib import Path
 import pytest
 
 from extract.errors import StoreError
+from extract.spec import Record
 from extract.store import sealed
+from extract.store.index import Entry, write_index
 from extract.store.lock import held
+from extract.store.shards import read_shard, write_shard
 from extract.store.verify import verify
-from tests.extract.store.tiny_cache import HALF, flip, put_set, put_shard
+from tests.extract.store.tiny_cache import HALF, SEEN, SHAPES, content, flip, put_set, put_shard, rows_of
 from tests.tiny import files_in
 
 DATASETS = {
@@ -87,6 +90,29 @@ def test_two_datasets_of_a_shard_are_two_problems_of_one_file(folder, tmp_path):
     }
     verify(["set"], tmp_path, repair=True)
     assert problems(tmp_path) == [(victim.name, None, "the shard is missing")]
+
+
+def test_maps_and_further_views_are_looked_at(tmp_path):
+    folder = put_set(tmp_path, [[0, 1], [2]], SEEN)
+    assert problems(tmp_path) == []
+    for victim, dataset in zip(shards_of(folder), ("layers/a:map", "layers/penultimate@2"), strict=True):
+        flip(victim, dataset)
+    assert [(file, dataset) for file, dataset, _ in problems(tmp_path)] == [
+        (victim.name, dataset)
+        for victim, dataset in zip(shards_of(folder), ("layers/a:map", "layers/penultimate@2"), strict=True)
+    ]
+
+
+def test_a_whole_shard_without_one_of_the_layers_is_found_and_goes(tmp_path):
+    folder, rows = put_set(tmp_path, [[0]], SEEN), rows_of([1, 2], SEEN)
+    del rows.layers["penultimate@2"]
+    bare = folder.path / "shards" / write_shard(folder.path / "shards", rows, SEEN.key)
+    found = [read_shard(path, SEEN.key) for path in shards_of(folder)]
+    write_index(folder.index, SEEN, [Entry(Record(f"{i}", "/x"), content(i)) for i in range(3)], found, SHAPES, "/data")
+    what = "the shard is damaged: it holds no dataset 'layers/penultimate@2'"
+    assert problems(tmp_path, repair=True) == [(bare.name, None, what)]
+    assert not bare.exists()
+    assert len(shards_of(folder)) == 1
 
 
 def test_swapped_shards_are_found(folder, tmp_path):

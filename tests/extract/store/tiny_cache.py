@@ -19,7 +19,10 @@ PRESET = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TAPS = Tap("a", "gem"), Tap("penultimate")
 RECIPE = Recipe("builtin:x", weights_digest(ARRAYS), TAPS, ("a", "b"), PRESET, "pillow", "fp32", "float32")
 HALF = replace(RECIPE, store="float16")
-DIMS = {"a:gem": 2, "penultimate": 3}
+SHAPES = {"a:gem": (2,), "a:map": (2, 3, 1), "penultimate": (3,)}
+SEEN = replace(RECIPE, taps=(Tap("a", "map"), Tap("penultimate")), views=3, view_seed=5)
+"""A map and a row, seen in three views."""
+
 WRITER = '{"python": "3", "device": "cpu"}'
 
 
@@ -27,17 +30,25 @@ def content(i: int) -> bytes:
     return bytes([i + 1]) * 32
 
 
-def rows_of(contents: Sequence[int], store: str = "float32", *, bad: Sequence[int] = ()) -> Rows:
-    """Rows whose every value is the number of their content; NaN where that is bad."""
-    values = np.array([np.nan if i in bad else i + 0.5 for i in contents], store)[:, None]
+def values_of(contents: Sequence[int], layer: str, *, bad: Sequence[int] = ()) -> np.ndarray:
+    """Rows of one layer (n, *shape): the number of the content, the view and the place in the row; NaN where bad."""
+    tap, _, view = layer.partition("@")
+    shape = SHAPES[tap]
+    numbers = np.array([np.nan if i in bad else i + 0.5 for i in contents]).reshape(-1, *(1 for _ in shape))
+    return numbers + 16 * int(view or 0) + np.arange(np.prod(shape)).reshape(shape) / 32
+
+
+def rows_of(contents: Sequence[int], recipe: Recipe = RECIPE, *, bad: Sequence[int] = ()) -> Rows:
+    """Rows of every layer of a recipe, whose values tell which content they are of."""
     failures = [Failure(Status.DAMAGED, f"bad {i}") if i in bad else None for i in contents]
     digests = np.frombuffer(b"".join(map(content, contents)), np.uint8).reshape(-1, 32)
-    return Rows({tap: np.repeat(values, width, 1) for tap, width in DIMS.items()}, digests, failures)
+    layers = {layer: values_of(contents, layer, bad=bad).astype(recipe.store) for layer in recipe.layers}
+    return Rows(layers, digests, failures)
 
 
 def put_shard(folder: SetFolder, contents: Sequence[int], recipe: Recipe = RECIPE, *, bad: Sequence[int] = ()) -> Path:
     """Write one shard into a feature set's folder, whether or not an index names it."""
-    rows = rows_of(contents, recipe.store, bad=bad)
+    rows = rows_of(contents, recipe, bad=bad)
     return folder.path / "shards" / write_shard(folder.path / "shards", rows, recipe.key, WRITER)
 
 
@@ -48,7 +59,7 @@ def put_set(
     folder = SetFolder(cache / name / recipe.key[:12])
     paths = [put_shard(folder, contents, recipe, bad=bad) for contents in shards]
     entries = [_entry(i) for contents in shards for i in contents]
-    write_index(folder.index, recipe, entries, [read_shard(path, recipe.key) for path in paths], DIMS, "/data")
+    write_index(folder.index, recipe, entries, [read_shard(path, recipe.key) for path in paths], SHAPES, "/data")
     (cache / TAG).write_bytes(CACHE_TAG)
     (folder.path / "recipe.json").write_text(recipe.to_json() + "\n")
     (folder.path / "weights.safetensors").write_bytes(save(ARRAYS))
