@@ -61,6 +61,14 @@ class OptionError(OffshelfError):
     """A value that an option does not take."""
 
 
+class RunnerError(OffshelfError):
+    """The network cannot be run: too little memory, or a compiler that fails."""
+
+
+class EngineError(OffshelfError):
+    """A process that computes features on one of several devices failed."""
+
+
 class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
     """The user, or the system, has stopped the work."""
 

@@ -1,6 +1,9 @@
-"""The extractor: a backbone cut at its taps, which turns pixels into rows. Frozen, and always in eval mode."""
+"""The extractor: a backbone cut at its taps, frozen and in eval mode, and what of it the rows depend on.
 
-from collections.abc import Iterable, Sequence
+The network here is the exact one, in fp32 and with nothing folded: the plain reference. `runners` run it fast.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,50 +15,61 @@ from torchvision.transforms import functional as F
 
 from extract.backbones import digest, fit_state, open_backbone, open_skeleton, read_state
 from extract.backbones.weights import State
+from extract.devices import check_tf32, device_names, full_fp32, pick_device, resolve_precision
 from extract.errors import BackboneError, OptionError, TapError
-from extract.images import DECODER
+from extract.images import DECODERS
 from extract.pooling import make_pool
-from extract.spec import PENULTIMATE, STAGES, ExtractSpec, Failure, Preprocessing, Recipe, Status, Tap
+from extract.spec import (
+    PENULTIMATE,
+    STAGES,
+    ExtractSpec,
+    Failure,
+    Preprocessing,
+    Recipe,
+    Status,
+    Tap,
+    view_of,
+)
 from extract.store.index import versions
 from extract.taps import Cut, Trunk, open_trunk
 
-BATCH_PIXELS = 32 * 224**2
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+IMAGE_PIXELS = 224**2
+BATCHES = {"cpu": (32, 256), "cuda": (256, 2048)}
+"""By kind of device: images of 224 x 224 whose pixels make a batch, and the most images in one."""
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """A cut network on its device, and the recipe it carries out. `dims` are the columns of each tap."""
+    """A cut network on its device, and the recipe it carries out.
+
+    `cut` computes in fp32 whatever the recipe says. `shapes` has the shape of one row of each layer of the recipe:
+    (D,), or (C, h, w) where a tap is kept as a map; layers of further views as in `layer4@1`.
+    """
 
     recipe: Recipe
     cut: Cut
     device: torch.device
-    dims: dict[str, int]
+    shapes: Shapes
 
     @property
     def batch_size(self) -> int:
-        """Images per pass where nobody said: the pixels of 32 images of 224 x 224, and 8 to 256 images."""
-        return max(8, min(256, BATCH_PIXELS // self.recipe.preprocessing.crop_size**2))
+        """Images per pass where nobody said: as many pixels as suit the device, and 8 images or more."""
+        images, most = BATCHES[self.device.type]
+        return max(8, min(most, images * IMAGE_PIXELS // self.recipe.preprocessing.crop_size**2))
 
     @property
     def writer(self) -> dict[str, str]:
         """What computes the rows, for the record: versions, and the kind of device."""
         return {**versions(), "device": self.device.type}
 
-    def send(self, images: Sequence[Tensor]) -> Tensor:
-        """Bring N images (3, H, W) uint8 to the device as one batch (N, 3, H, W)."""
-        return torch.stack(list(images)).to(self.device)
-
-    def __call__(self, pixels: Tensor) -> dict[str, np.ndarray]:
-        """Compute the rows of a batch on the device: (N, 3, H, W) uint8 -> per tap (N, D) in the stored type."""
-        with torch.inference_mode(), self._autocast():
-            images = normalise(pixels, self.recipe.preprocessing)
+    def exact(self, pixels: Tensor) -> dict[str, np.ndarray]:
+        """Compute rows plainly, in full fp32: (N, 3, S, S) uint8 on any device -> per tap (N, *shape) float32."""
+        with torch.inference_mode(), full_fp32():
+            images = normalise(pixels.to(self.device), self.recipe.preprocessing)
             rows = self.cut.run(images.contiguous(memory_format=torch.channels_last))
-            return {name: _stored(value, self.recipe.store) for name, value in rows.items()}
-
-    def _autocast(self) -> torch.autocast:
-        dtype = DTYPES[self.recipe.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+            return {name: values.cpu().numpy() for name, values in rows.items()}
 
     def weights(self) -> bytes:
         """Return the weights of the cut network as a safetensors file."""
@@ -68,53 +82,77 @@ def normalise(pixels: Tensor, preset: Preprocessing) -> Tensor:
     return F.normalize(F.convert_image_dtype(pixels, torch.float32), list(preset.mean), list(preset.std), inplace=True)
 
 
-def _stored(rows: Tensor, store: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and the row a bad one
-        return rows.float().cpu().numpy().astype(store, copy=False)
-
-
 def not_finite(store: str) -> Failure:
     """Return what becomes of a row that the stored type cannot hold."""
     return Failure(Status.NOT_FINITE, f"features beyond the range of {store}")
 
 
 def build_extractor(spec: ExtractSpec) -> Extractor:
-    """Open the backbone that `spec` names, cut it at its taps and read the weights it needs."""
+    """Open the backbone that `spec` names, cut it at its taps and read the weights it needs.
+
+    Of several devices it lies on the first one.
+    """
     backbone = open_backbone(spec.backbone)
-    device = pick_device(spec.device)
+    device = pick_device(device_names(spec.device)[0])
+    precision = resolve_precision(spec.precision, device)
+    _check(spec, precision, device)
     trunk = open_trunk(backbone.network)
     taps, nodes = resolve_taps(trunk, spec.taps, backbone.preprocessing.crop_size)
-    cut = _cut(trunk, taps, nodes)
-    dims = _dims(cut, backbone.preprocessing)
+    cut = _cut(trunk, zip(taps, nodes, strict=True))
+    shapes = _shapes(cut, backbone.preprocessing)
     where = f"{backbone.model} {spec.backbone.weights}"
     state = fit_state(backbone.network, cut.module.state_dict(), backbone.read(), where=where)
-    precision = _precision(spec.precision, device)
     recipe = Recipe(
         model=backbone.model,
         weights_sha256=digest(state),
         taps=taps,
         nodes=nodes,
         preprocessing=backbone.preprocessing,
-        decoder=DECODER,
+        decoder=DECODERS[spec.decoder],
         precision=precision,
         store=_store(spec.store, precision),
+        tf32=spec.tf32,
+        views=spec.views,
+        view_seed=spec.view_seed if spec.views > 1 else 0,
     )
-    return Extractor(recipe, _loaded(cut, state, device), device, dims)
+    return Extractor(recipe, _loaded(cut, state, device), device, _in_all_views(recipe, shapes))
 
 
-def rebuild_extractor(recipe: Recipe, weights: Path, layer: str, *, device: str = "auto") -> Extractor:
-    """Return the extractor of one tap of a recipe, from its stored weights, which are proven to be the same ones."""
-    if recipe.decoder != DECODER:
+def _check(spec: ExtractSpec, precision: str, device: torch.device) -> None:
+    """Refuse what the device cannot do; raises OptionError."""
+    if spec.tf32:
+        check_tf32(precision, device)
+    if spec.decoder == "gpu" and device.type != "cuda":
+        raise OptionError(f"no GPU decodes images on a {device.type}", remedy="Take --decoder exact, or --device cuda")
+
+
+def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *, device: str = "auto") -> Extractor:
+    """Return the extractor of a recipe from its stored weights, which are proven to be the same ones.
+
+    Of one tap in the centre view, or, with no `layer`, of all taps in all views.
+    """
+    if recipe.decoder not in DECODERS.values():
         raise BackboneError(f"the recipe decodes images otherwise ({recipe.decoder!r})", remedy="Extract and fit again")
     state = read_state(weights)
     if digest(state) != recipe.weights_sha256:
         raise BackboneError("the weights are not those of the recipe", where=str(weights), remedy="Fit again")
     chosen = pick_device(device)
-    [(tap, node)] = [pair for pair in zip(recipe.taps, recipe.nodes, strict=True) if pair[0].name == layer]
-    cut = _cut(open_trunk(open_skeleton(recipe.model)), [tap], [node])
+    _check_precision(recipe, chosen)
+    pairs = [(tap, node) for tap, node in zip(recipe.taps, recipe.nodes, strict=True) if layer in (None, tap.name)]
+    cut = _cut(open_trunk(open_skeleton(recipe.model)), pairs)
     needed = {name: state[name] for name in cut.module.state_dict()}
-    dims = _dims(cut, recipe.preprocessing)
-    return Extractor(recipe, _loaded(cut, needed, chosen), chosen, dims)
+    shapes = _shapes(cut, recipe.preprocessing)
+    loaded = _loaded(cut, needed, chosen)
+    return Extractor(recipe, loaded, chosen, _in_all_views(recipe, shapes) if layer is None else shapes)
+
+
+def _check_precision(recipe: Recipe, device: torch.device) -> None:
+    """Refuse a recipe whose precision the device does not have: its rows would be others."""
+    try:
+        resolve_precision(recipe.precision, device)
+    except OptionError as error:
+        said = f"the features were extracted in {recipe.precision}, and {error.what}"
+        raise OptionError(said, remedy="Take a --device that has it, or extract with --precision fp32") from error
 
 
 def resolve_taps(trunk: Trunk, texts: Iterable[str], size_px: int) -> tuple[tuple[Tap, ...], tuple[str, ...]]:
@@ -130,12 +168,12 @@ def resolve_taps(trunk: Trunk, texts: Iterable[str], size_px: int) -> tuple[tupl
     return tuple(ordered), tuple(found[tap] for tap in ordered)
 
 
-def _cut(trunk: Trunk, taps: Sequence[Tap], nodes: Sequence[str]) -> Cut:
-    return trunk.cut({tap.name: (node, make_pool(tap.pool)) for tap, node in zip(taps, nodes, strict=True)})
+def _cut(trunk: Trunk, taps: Iterable[tuple[Tap, str]]) -> Cut:
+    return trunk.cut({tap.name: (node, make_pool(tap.pool)) for tap, node in taps})
 
 
-def _dims(cut: Cut, preset: Preprocessing) -> dict[str, int]:
-    """Columns of each tap, from a run without content."""
+def _shapes(cut: Cut, preset: Preprocessing) -> Shapes:
+    """Return the shape of one row of each tap, from a run without content."""
     side = preset.crop_size
     try:
         with torch.no_grad():
@@ -143,7 +181,11 @@ def _dims(cut: Cut, preset: Preprocessing) -> dict[str, int]:
     except (RuntimeError, ValueError) as error:
         said = f"the network cannot take {side} x {side} pixels ({str(error).splitlines()[0]})"
         raise OptionError(said, remedy="Take a larger --crop-size") from error
-    return {name: values.shape[1] for name, values in rows.items()}
+    return {name: tuple(values.shape[1:]) for name, values in rows.items()}
+
+
+def _in_all_views(recipe: Recipe, shapes: Shapes) -> Shapes:
+    return {view_of(tap.name, view): shapes[tap.name] for view in range(recipe.views) for tap in recipe.taps}
 
 
 def _loaded(cut: Cut, state: State, device: torch.device) -> Cut:
@@ -155,26 +197,6 @@ def _loaded(cut: Cut, state: State, device: torch.device) -> Cut:
 def freeze(network: nn.Module) -> nn.Module:
     """Put a network into eval mode, gradients off."""
     return network.eval().requires_grad_(False)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32 on every device
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"no device {name!r} here", remedy="Take --device cpu") from error
-    return device
-
-
-def _precision(asked: str, device: torch.device) -> str:
-    """Resolve `auto` to fp32, which every machine computes alike; half precision is asked for by name."""
-    if asked == "fp16" and device.type == "cpu":
-        raise OptionError("a CPU computes fp16 very slowly", remedy="Take --precision bf16 or fp32")
-    return "fp32" if asked == "auto" else asked
 
 
 def _store(asked: str, precision: str) -> str:

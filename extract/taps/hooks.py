@@ -1,12 +1,17 @@
 """A network that cannot be traced, watched from outside through hooks."""
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from extract.taps.trunk import CLOSING, DROPOUTS, Cut, Pool, Pooled, Trunk, Visit, is_classifier
+
+Seen = Callable[[str, str, nn.Module, object], None]
 
 INPUT_OF = "/input"
 """Suffix of the node that is what a module received: the penultimate one of a network watched through hooks."""
@@ -46,32 +51,13 @@ class HookTrunk(Trunk):
             for tensor in network.state_dict().values():
                 tensor.zero_()
 
-        def seen(name: str, module: nn.Module, output: object) -> None:
+        def seen(name: str, path: str, module: nn.Module, output: object) -> None:
+            self._uses[name] = path
             if isinstance(output, Tensor):
                 visit(name, list(module.parameters()), output)
 
         with torch.no_grad():
-            self._watch(network, torch.zeros(1, 3, size_px, size_px), seen)
-
-    def _watch(self, network: nn.Module, images: Tensor, seen: Callable[[str, nn.Module, object], None]) -> None:
-        """Run `network` on `images`; call `seen` with the name of each call of a module, the module and its output."""
-        calls: dict[str, int] = {}
-
-        def hook(path: str) -> Callable[[nn.Module, object, object], None]:
-            def after(module: nn.Module, _: object, output: object) -> None:
-                calls[path] = calls.get(path, -1) + 1
-                name = f"{path}_{calls[path]}" if calls[path] else path
-                self._uses[name] = path
-                seen(name, module, output)
-
-            return after
-
-        handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules() if path]
-        try:
-            network(images)
-        finally:
-            for handle in handles:
-                handle.remove()
+            _Watched(network).run(torch.zeros(1, 3, size_px, size_px), seen)
 
     def cut(self, taps: Mapping[str, tuple[str, Pool]]) -> Cut:
         """Copy the network without the modules that run after the deepest tap, and stop there."""
@@ -81,35 +67,72 @@ class HookTrunk(Trunk):
         for path, module in list(network.named_modules()):
             if path and not any(module.children()) and path not in used:
                 network.set_submodule(path, nn.Identity())
-        return Cut(network, lambda images: self._run(network, images, taps))
+        watched = _Watched(network)
+        if any(node == self.classifier_input for node, _ in taps.values()):
+            watched.tell_input(self._uses[str(self.classifier_input)], str(self.classifier_input))
+        return Cut(network, lambda images: _rows(watched, images, taps))
 
-    def _run(self, network: nn.Module, images: Tensor, taps: Mapping[str, tuple[str, Pool]]) -> dict[str, Tensor]:
-        rows: dict[str, Tensor] = {}
 
-        def keep(node: str, output: Tensor) -> None:
-            for name, (wanted, pool) in taps.items():
-                if wanted == node:
-                    rows[name] = Pooled(pool)(output)
-            if len(rows) == len(taps):
-                raise _DeepestReached
+def _rows(watched: "_Watched", images: Tensor, taps: Mapping[str, tuple[str, Pool]]) -> dict[str, Tensor]:
+    rows: dict[str, Tensor] = {}
 
-        def received(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            keep(str(self.classifier_input), inputs[0])
+    def keep(node: str, _: str, __: nn.Module, output: object) -> None:
+        for name, (wanted, pool) in taps.items():
+            if wanted == node and isinstance(output, Tensor):
+                rows[name] = Pooled(pool)(output)
+        if len(rows) == len(taps):
+            raise _DeepestReached
 
-        handle = None
-        if self.classifier_input and any(node == self.classifier_input for node, _ in taps.values()):
-            classifier = network.get_submodule(self._uses[self.classifier_input])
-            handle = classifier.register_forward_pre_hook(received)
+    with suppress(_DeepestReached):
+        watched.run(images, keep)
+    return rows
+
+
+class _Watched:
+    """A network whose modules tell what they give, to the thread that runs it: several may, side by side.
+
+    What is told is the name of the call, the path of the module, the module, and what it gave.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._run = _Run()
+        for path, module in network.named_modules():
+            if path:
+                module.register_forward_hook(partial(self._after, path))
+
+    def tell_input(self, path: str, name: str) -> None:
+        """Tell also what a module receives, under a name of its own."""
+
+        def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            self._run.seen(name, path, module, inputs[0])
+
+        self._network.get_submodule(path).register_forward_pre_hook(before)
+
+    def run(self, images: Tensor, seen: Seen) -> None:
+        """Run the network and tell `seen`."""
+        self._run.seen, self._run.calls = seen, {}
         try:
-            self._watch(
-                network, images, lambda name, _, output: keep(name, output) if isinstance(output, Tensor) else None
-            )
-        except _DeepestReached:
-            pass
+            self._network(images)
         finally:
-            if handle:
-                handle.remove()
-        return rows
+            self._run.seen = _ignore
+
+    def _after(self, path: str, module: nn.Module, _: object, output: object) -> None:
+        calls = self._run.calls
+        calls[path] = calls.get(path, -1) + 1
+        self._run.seen(f"{path}_{calls[path]}" if calls[path] else path, path, module, output)
+
+
+def _ignore(name: str, path: str, module: nn.Module, output: object) -> None:
+    """Nobody asked."""
+
+
+class _Run(threading.local):
+    """Whom a thread tells, and how often each module was called."""
+
+    def __init__(self) -> None:
+        self.seen: Seen = _ignore
+        self.calls: dict[str, int] = {}
 
 
 class _DeepestReached(Exception):  # noqa: N818 a signal, not an error: nothing after the deepest tap needs to run

@@ -1,0 +1,32 @@
+"""The allocator: keep the memory of big arrays between one batch and the next.
+
+glibc hands every block of some megabytes back to the kernel as soon as it is free, and the next layer's activations
+are zeroed and mapped page by page anew: a fifth to a third of a convolutional network's CPU time.
+"""
+
+import ctypes
+import os
+import platform
+from functools import cache
+
+SWITCH = "OFFSHELF_MALLOC"
+"""Environment variable: 0 leaves the allocator alone."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+SETTINGS = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
+"""From mallopt(3): blocks below a gigabyte come from the heap, what is free at its end stays there, and threads have
+no heaps of their own, which are small and given back whatever the thresholds say."""
+
+
+@cache  # once in a process
+def keep_memory() -> bool:
+    """Keep freed memory in this process instead of giving it back to the kernel; tell whether that was done.
+
+    It holds for the whole process and until its end, whoever else allocates in it: the process stays as large as it
+    once was. It is done on Linux with glibc only, and not where the environment says OFFSHELF_MALLOC=0.
+    """
+    if os.environ.get(SWITCH) == "0" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    done = [mallopt(name, value) for name, value in SETTINGS.items()]
+    return all(done)
