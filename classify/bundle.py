@@ -18,7 +18,7 @@ from classify.calibrate import softmax
 from classify.folders import whole_folder
 from classify.scoring import SCORERS, SHAPES, Arrays, nearness, unit
 from extract.errors import BundleError, FitError
-from extract.spec import PRECISIONS, STORES, Recipe
+from extract.spec import Recipe
 from extract.store.index import versions
 
 FORMAT, FORMAT_VERSION = "offshelf-bundle", 2
@@ -35,7 +35,10 @@ PARITY_ROWS = 1000
 
 @dataclass(frozen=True)
 class Bundle:
-    """A fitted head with its recipe. `kind` names its formula; `temperature` divides scores before the softmax."""
+    """A fitted head with its recipe. `kind` names its formula; `temperature` divides scores before the softmax.
+
+    `layer` is a tap in the centre view, which is all that a prediction computes, whatever else the recipe has.
+    """
 
     recipe: Recipe
     layer: str
@@ -167,12 +170,10 @@ def _check_bundle(bundle: Bundle, key: str) -> None:
     """Raise ValueError where the parts of a bundle do not fit each other."""
     if bundle.recipe.key != key:
         raise ValueError("the recipe is not the one that was fitted")
-    if bundle.layer not in [tap.name for tap in bundle.recipe.taps]:
-        raise ValueError(f"the recipe has no layer {bundle.layer!r}")
+    if bundle.layer not in [tap.name for tap in bundle.recipe.taps if not tap.is_map]:
+        raise ValueError(f"the recipe has no layer {bundle.layer!r} of rows")
     if not all(isinstance(name, str) for name in bundle.classes) or not 0 < bundle.temperature < float("inf"):
         raise ValueError("classes or temperature are no names and no number")
-    if bundle.recipe.precision not in PRECISIONS or bundle.recipe.store not in STORES:
-        raise ValueError(f"the recipe computes {bundle.recipe.precision!r} and stores {bundle.recipe.store!r}")
     sizes = {"C": len(bundle.classes)}
     for name, axes in SHAPES[bundle.kind].items():
         array = bundle.arrays[name]

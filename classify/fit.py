@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitSpec:
-    """One fit as the user asked for it. No `layers`: all that the features have; no `out`: runs/NAME."""
+    """One fit as the user asked for it. No `layers`: all pooled taps of the features; no `out`: runs/NAME."""
 
     features: str
     cache: Path = Path("cache")
@@ -108,12 +108,18 @@ def search(spec: FitSpec, features: FeatureSet, data: Dataset, progress: Progres
 
 
 def _layers(spec: FitSpec, features: FeatureSet) -> list[str]:
+    """Return the taps to compare. Maps are none of them: a head on some 100,000 columns learns the training set."""
     for layer in spec.layers:
         if layer not in features.layers:
             unknown(
                 "layer", layer, features.layers, FitError, remedy=f"{features.name} holds others; extract it first."
             )
-    return [layer for layer in features.layers if layer in spec.layers or not spec.layers]
+    pooled = [tap.name for tap in features.recipe.taps if not tap.is_map]
+    maps = [layer for layer in (spec.layers if pooled else features.layers) if layer not in pooled]
+    if maps:
+        remedy = f"Extract it pooled too: --layer {maps[0].partition(':')[0]}"
+        raise FitError(f"{maps[0]!r} is a map, and a head takes rows", where=features.name, remedy=remedy)
+    return [layer for layer in pooled if layer in spec.layers or not spec.layers]
 
 
 def _read(features: FeatureSet, layer: str, part: Part) -> np.ndarray:

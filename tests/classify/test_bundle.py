@@ -160,7 +160,30 @@ def test_weights_that_cannot_be_copied_are_named(tmp_path):
 def test_a_recipe_of_unknown_numbers_is_refused(tmp_path, change):
     bundle, X, expected = fitted("logistic")
     folder = written(tmp_path, replace(bundle, recipe=replace(RECIPE, **change)), X, expected)
-    with pytest.raises(BundleError, match="the recipe computes"):
+    with pytest.raises(BundleError, match="it computes"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("layer", ["layer3:map", "penultimate@1", "layer3"])
+def test_a_head_reads_rows_of_the_centre_view_alone(tmp_path, layer):
+    bundle, X, expected = fitted("logistic")
+    recipe = replace(tiny_recipe(["layer3:map", "penultimate"]), views=2)
+    folder = written(tmp_path, replace(bundle, recipe=recipe, layer=layer), X, expected)
+    with pytest.raises(BundleError, match=f"the recipe has no layer '{layer}' of rows"):
+        read_bundle(folder)
+    folder = written(tmp_path, replace(bundle, recipe=recipe), X, expected)
+    assert read_bundle(folder).recipe.views == 2
+
+
+def test_a_recipe_of_the_first_version_is_told_to_be_one(tmp_path):
+    folder = written(tmp_path, *fitted("logistic"))
+    recipe = json.loads((folder / "recipe.json").read_text()) | {"schema_version": 1}
+    old = json.dumps({k: v for k, v in recipe.items() if k not in ("tf32", "views", "view_seed")}).encode()
+    (folder / "recipe.json").write_bytes(old)
+    said = json.loads((folder / "bundle.json").read_text())
+    said["files"]["recipe.json"] = {"sha256": hashlib.sha256(old).hexdigest(), "bytes": len(old)}
+    (folder / "bundle.json").write_text(json.dumps(said))
+    with pytest.raises(BundleError, match=r"a recipe of version 1, and not 2.*Run fit again"):
         read_bundle(folder)
 
 

@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,42 @@ def test_an_unknown_layer_names_the_nearest(make_features, run):
     with pytest.raises(FitError, match="nearest: 'penultimate'"):
         run(two_taps(make_features), layers=("penultimat",))
     assert run(two_taps(make_features), layers=("layer1",))["layers"] == ["layer1"]
+
+
+def with_a_map(make_features, *others: str, **changes):
+    labels = np.arange(60) % 2
+    X = {"layer3:map": np.random.default_rng(0).random((60, 2, 3, 3)).astype(np.float32)}
+    features = make_features(labels, ["a", "b"], X=X | {name: blobs(labels, 8) for name in others})
+    features.recipe = replace(features.recipe, **changes)
+    return features
+
+
+def test_maps_are_left_out_of_all_taps_and_views_of_all_layers(make_features, run, tmp_path):
+    features = with_a_map(make_features, "layer4", "penultimate", views=3, view_seed=1)
+    metrics = run(features, head="ridge")
+    assert [row["layer"] for row in metrics["per_layer"]] == ["layer4", "penultimate"]
+    bundle = read_bundle(tmp_path / "run" / "bundle")
+    assert bundle.recipe == features.recipe
+    assert metrics["features_key"] == bundle.recipe.key
+    assert bundle.layer in ("layer4", "penultimate")
+
+
+def test_a_fit_on_maps_says_what_to_extract(make_features, run):
+    said = r"tiny/0123456789ab: 'layer3:map' is a map, and a head takes rows\. Extract it pooled too: --layer layer3$"
+    for features, layers in (
+        (with_a_map(make_features), ()),
+        (with_a_map(make_features), ("layer3:map",)),
+        (with_a_map(make_features, "penultimate"), ("layer3:map",)),
+        (with_a_map(make_features, "penultimate"), ("penultimate", "layer3:map")),
+    ):
+        with pytest.raises(FitError, match=said):
+            run(features, layers=layers)
+
+
+def test_a_further_view_is_no_tap_to_fit_on(make_features, run):
+    features = with_a_map(make_features, "penultimate", views=2)
+    with pytest.raises(FitError, match=r"no layer 'penultimate@1' \(nearest: 'penultimate'\)"):
+        run(features, layers=("penultimate@1",))
 
 
 def test_features_that_are_no_numbers_stop_the_fit(make_features, run):
