@@ -87,9 +87,11 @@ def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -
         image = file.id.get_file_image()
         table = {"attributes": dict(attributes), "parts": _parts(file, image)}
     line = json.dumps(table, separators=(",", ":")).encode()
-    body = b"".join([image, line, _footer(line)])
-    digest = hashlib.sha256(body).hexdigest()
-    return digest, _block(kind, digest, len(body)) + body
+    body, total = (image, line, _footer(line)), hashlib.sha256()
+    for piece in body:
+        total.update(piece)
+    digest = total.hexdigest()
+    return digest, b"".join([_block(kind, digest, sum(map(len, body))), *body])  # each copy of 64 MiB costs 30 ms
 
 
 def storable(value: str | int) -> str | int | bytes:
