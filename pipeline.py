@@ -19,9 +19,20 @@ from typing import Any, NoReturn
 import click
 
 from extract.errors import Interrupted, OffshelfError, OptionError
-from extract.spec import INTERPOLATIONS, PRECISIONS, STORES, BackboneSpec, ExtractSpec, available_cores
+from extract.spec import (
+    COMPILERS,
+    DECODERS,
+    INTERPOLATIONS,
+    MAX_VIEWS,
+    PRECISIONS,
+    STORES,
+    BackboneSpec,
+    ExtractSpec,
+    available_cores,
+)
 from extract.terminal import (
     count,
+    echo_dry_run,
     echo_extract,
     echo_garbage,
     echo_info,
@@ -139,7 +150,7 @@ cache_option = click.option("--cache", type=FOLDER, default=Path("cache"), help=
 root_option = click.option(
     "--root", type=FOLDER, help="Folder that the paths of a manifest start from, or where torchvision keeps a data set."
 )
-device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1; extract: also cuda:0,cuda:1 or cuda:all.")
 
 
 class LogLines(logging.Handler):
@@ -252,7 +263,32 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
     default=("penultimate",),
     help="NAME[:POOL], repeatable; also stages. See: layers.",
 )
-@click.option("--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", help="auto is fp32.")
+@click.option(
+    "--views",
+    type=click.IntRange(1, MAX_VIEWS),
+    default=1,
+    help="Looks at each image: the centre, its mirror image, then random crops.",
+)
+@click.option("--view-seed", type=SEED, default=0, help="Seed of the random crops.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    help="auto is fp32 on a CPU, bf16 on a GPU that has it.",
+)
+@click.option("--tf32", is_flag=True, help="Let a GPU round what fp32 multiplies to 10 bits.")
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default="exact",
+    help="exact: as Pillow decodes. Faster, with other pixels: scaled (large JPEGs), gpu (nvJPEG).",
+)
+@click.option(
+    "--compile",
+    type=click.Choice(COMPILERS),
+    default="auto",
+    help="What runs the network; auto measures whether compiling pays.",
+)
 @click.option("--store", type=click.Choice(["auto", *STORES]), default="auto", help="auto is float32 for fp32.")
 @click.option("--resize-size", type=int, help="Shorter side in pixels, instead of the weights' own.")
 @click.option("--crop-size", type=int, help="Side of the centre crop in pixels, instead of the weights' own.")
@@ -260,7 +296,10 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
 @click.option("--mean", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
-@click.option("--dry-run", is_flag=True, help="Say what would be computed and written; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be computed and written, and how long it takes.")
+@click.option(
+    "--profile", type=click.Path(dir_okay=False, path_type=Path), help="Write a trace for ui.perfetto.dev into this file."
+)
 @click.option("--rehash", is_flag=True, help="Read every image and all of the cache again, whatever their times say.")
 @click.option("--retry-failed", is_flag=True, help="Compute bad rows again.")
 @click.option("--wait", is_flag=True, help="Wait for another extraction of the same features, instead of giving up.")
@@ -285,7 +324,7 @@ def extract(data: str, **options: Any) -> None:
     with _stoppable(click.get_current_context()), progress_bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
     if options["dry_run"] and not options["as_json"]:
-        click.echo(f"{done['to_compute']} of {done['rows']} images to compute, {done['bytes']:,} bytes to write.")
+        echo_dry_run(done)
     elif not options["as_json"]:
         echo_extract(done)
     if done.get("bad", 0) > options["max_bad"] * done["rows"]:
@@ -303,7 +342,7 @@ def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
     overrides |= {name: _triple(options[name], name) for name in ("mean", "std")}
     given = tuple((name, value) for name, value in overrides.items() if value is not None)
     taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
-    taken += ("rehash", "retry_failed", "wait")
+    taken += ("rehash", "retry_failed", "wait", "views", "view_seed", "tf32", "decoder", "compile", "profile")
     return ExtractSpec(
         data=data,
         backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),

@@ -1,8 +1,9 @@
 """New images -> answers: the bundle's own network and head, over the same loader and forward pass as `extract`."""
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from classify.bundle import Bundle, read_bundle
 from classify.calibrate import losses
 from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
 from extract.errors import BundleError, FitError
-from extract.forward import Extractor, not_finite, rebuild_extractor
-from extract.loader import Loaded, Loader
+from extract.engines.local import Work, open_stream
+from extract.forward import Extractor, rebuild_extractor
+from extract.lanes import Done
+from extract.loader import Loaded
 from extract.progress import Progress
 from extract.sources import list_images, open_source
-from extract.spec import Failure, Record, Status, available_cores
+from extract.spec import ExtractSpec, Record, Status, available_cores
 
 LISTS = (".csv", ".parquet", ".tar")
 """Endings of what lists images instead of being one."""
@@ -61,7 +64,7 @@ def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) 
 
     def answers() -> Iterator[dict[str, Any]]:
         progress.start("predict", len(records))
-        for batch, probabilities in _probabilities(spec, bundle, extractor, records):
+        for batch, probabilities in _probabilities(spec, bundle, extractor, records, progress):
             for record, item, shares in zip(batch, *probabilities, strict=True):
                 yield _answer(record, item, shares, bundle, spec)
             progress.advance(len(batch))
@@ -77,44 +80,35 @@ def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     except IMPOSSIBLE as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
-    if (width := extractor.dims[bundle.layer]) != bundle.width:
+    if (width := math.prod(extractor.shapes[bundle.layer])) != bundle.width:
         said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {width}"
         raise BundleError(said, where=where, remedy=remedy)
     return bundle, extractor
 
 
 def _probabilities(
-    spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...]
+    spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...], progress: Progress
 ) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
     """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
-    done, batch_size = 0, spec.batch_size or extractor.batch_size
-    with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
-        for batch in loader.batches(records, batch_size):
-            yield records[done : done + len(batch)], _shares(bundle, extractor, batch)
-            done += len(batch)
+    done = 0
+    wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers)
+    with open_stream(extractor, wanted, Work(records, len(records)), note=progress.note) as stream:
+        for batch in stream.run(records):
+            yield records[done : done + len(batch.items)], (batch.items, _shares(bundle, batch))
+            done += len(batch.items)
 
 
-def _shares(bundle: Bundle, extractor: Extractor, batch: list[Loaded]) -> tuple[list[Loaded], np.ndarray]:
-    """Compute the probabilities (n, C) of one batch; what the stored type cannot hold becomes a Failure in it."""
-    shares = np.full((len(batch), len(bundle.classes)), np.nan)
-    good = [i for i, item in enumerate(batch) if not isinstance(item.outcome, Failure)]
-    if not good:
-        return batch, shares
-    pixels = extractor.send([batch[i].outcome for i in good])  # pyright: ignore[reportArgumentType] no failures
-    rows = extractor(pixels)[bundle.layer].astype(np.float64)
-    finite = np.isfinite(rows).all(axis=1)
-    shares[np.array(good)[finite]] = bundle.probabilities(rows[finite])
-    return _without(batch, np.array(good)[~finite], extractor.recipe.store), shares
-
-
-def _without(batch: list[Loaded], bad: np.ndarray, store: str) -> list[Loaded]:
-    """Mark the images whose features are no numbers, in the words of `extract`."""
-    return [replace(item, outcome=not_finite(store)) if i in bad else item for i, item in enumerate(batch)]
+def _shares(bundle: Bundle, batch: Done) -> np.ndarray:
+    """Compute the probabilities (n, C) of one batch, NaN for what has no features."""
+    shares = np.full((len(batch.items), len(bundle.classes)), np.nan)
+    if batch.good.any():
+        shares[batch.good] = bundle.probabilities(batch.rows[bundle.layer][batch.good].astype(np.float64))
+    return shares
 
 
 def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
-    if isinstance(item.outcome, Failure):
-        status, reason = Status.NAMES[item.outcome.status], item.outcome.reason
+    if item.failure:
+        status, reason = Status.NAMES[item.failure.status], item.failure.reason
         nothing = {"label": None, "probability": None, "abstained": True, "top": []}
         return {"id": record.id, **nothing, "status": status, "reason": reason}
     order = np.argsort(-shares, kind="stable")[: spec.top]
@@ -142,7 +136,7 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
     progress.start("evaluate", len(records))
     shares, contents = [], []
-    for batch, (items, probabilities) in _probabilities(spec, bundle, extractor, records):
+    for batch, (items, probabilities) in _probabilities(spec, bundle, extractor, records, progress):
         shares.append(probabilities)
         contents += [item.digest for item in items]
         progress.advance(len(batch))

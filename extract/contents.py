@@ -1,11 +1,16 @@
 """The content of every image: the SHA-256 of its bytes, without reading the files that did not change."""
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
-from extract.loader import content_digests
+from extract.images import MAX_BYTES
 from extract.progress import Progress
+from extract.sources import read_bytes
 from extract.spec import Failure, Record
 from extract.store.known import Known, Signature, settled, signature_of
 
@@ -57,3 +62,27 @@ def _known_now(
 def _to_remember(record: Record, signature: Signature | None, read_ns: int) -> bool:
     """Tell whether a file that was read from `read_ns` on was one and the same all the time, and will show a change."""
     return signature is not None and settled(signature, read_ns) and signature_of(record) == signature
+
+
+def content_digest(record: Record) -> bytes | Failure:
+    """SHA-256 of the bytes of one record, or why they cannot be read."""
+    data = read_bytes(record, MAX_BYTES)
+    return data if isinstance(data, Failure) else hashlib.sha256(data).digest()
+
+
+def content_digests(records: Iterable[Record], *, workers: int) -> Iterator[bytes | Failure]:
+    """Yield the content digest of each record, in order, never far ahead of what is taken.
+
+    (`Executor.map` takes in all of its input before the first result.)
+    """
+    todo = iter(records)
+    started: deque[Future[bytes | Failure]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            started.extend(threads.submit(content_digest, record) for record in islice(todo, 32 * workers))
+            while started:
+                yield started.popleft().result()
+                started.extend(threads.submit(content_digest, record) for record in islice(todo, 1))
+        finally:
+            for future in started:
+                future.cancel()

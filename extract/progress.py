@@ -9,8 +9,8 @@ class Progress(Protocol):
     def start(self, what: str, total: int) -> None:
         """Begin a stage."""
 
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
+    def advance(self, steps: int, bad: int = 0) -> None:
+        """Count steps of it, and how many of them came to nothing."""
 
     def note(self, text: str) -> None:
         """Say what is worth knowing before the work goes on."""
@@ -22,8 +22,8 @@ class Silent:
     def start(self, what: str, total: int) -> None:
         """Begin a stage."""
 
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
+    def advance(self, steps: int, bad: int = 0) -> None:
+        """Count steps of it, and how many of them came to nothing."""
 
     def note(self, text: str) -> None:
         """Say what is worth knowing before the work goes on."""

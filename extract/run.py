@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from extract.contents import Contents, find_contents
-from extract.engines import ENGINES
+from extract.engines import engine_of, probe
 from extract.errors import Interrupted, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.plan import (
@@ -25,7 +26,7 @@ from extract.plan import (
     stored_shards,
 )
 from extract.progress import Progress, Silent
-from extract.shard import Receipt, Stages
+from extract.shard import Receipt
 from extract.sources import Source, open_source
 from extract.spec import ExtractSpec, Status
 from extract.store import files
@@ -36,6 +37,7 @@ from extract.store.known import Known, Signature, read_known, write_known
 from extract.store.lock import held, lock_of
 from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, weights_are_whole
 from extract.store.shards import Shard, read_shard
+from extract.verdict import judge
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,8 @@ SHARD_ROWS = 1024
 """Rows of a shard at most; fewer where they are wide, and where they take longer than `shard.SHARD_S`."""
 
 SHARD_BYTES = 64 << 20
-HINTS = {
-    "read": "images come slowly from the disk: a faster disk, or tar files instead of many small ones",
-    "decode": "decoding is the limit: more cores (--workers), or smaller images",
-    "forward": "the network is the limit: a GPU (--device cuda), --precision bf16, or a smaller network",
-    "write": "writing is the limit: fewer or smaller taps, or a faster disk",
-}
+MUCH = 1 << 30
+"""Bytes to write that are said before the work begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,8 @@ class Job:
     @property
     def row_bytes(self) -> int:
         """Bytes of one image's features."""
-        return sum(self.extractor.dims.values()) * np.dtype(self.extractor.recipe.store).itemsize
+        numbers = sum(map(math.prod, self.extractor.shapes.values()))
+        return numbers * np.dtype(self.extractor.recipe.store).itemsize
 
 
 def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
@@ -90,6 +89,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         check_still_there(before, plan.entries)
         if contents.changed:
             remember(job, contents.known)
+        check_room(job, plan)
         prepare_folder(job, prove=spec.rehash or plan.computed > 0)
         receipts = run_plan(job, plan)
         table = commit(job, plan, stored, receipts)
@@ -103,7 +103,10 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
 
 
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
-    """Say what `extract` would do: rows, what of it is there, and the bytes to write; writes nothing."""
+    """Say what `extract` would do: rows, what of it is there, the bytes to write, and about how long it will take.
+
+    Computes some of the rows to tell the time, and writes nothing.
+    """
     job = open_job(spec, progress or Silent())
     recipe = job.extractor.recipe
     stored, _ = stored_shards(job.folder / SHARDS, recipe.key, thorough=spec.rehash)
@@ -114,11 +117,21 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         "rows": len(plan.entries),
         "to_compute": plan.computed,
         "reused": plan.reused,
-        "layers": job.extractor.dims,
+        "layers": {name: list(shape) for name, shape in job.extractor.shapes.items()},
         "bytes": plan.computed * job.row_bytes,
+        "free": files.free_bytes(job.folder),
+        **_estimate(job, plan),
         "miss": explain_miss(job.folder, recipe),
         "notes": list(job.source.notes),
     }
+
+
+def _estimate(job: Job, plan: Plan) -> dict[str, float | None]:
+    """Tell from a short probe how long the computing will take, start-up apart."""
+    if not plan.computed:
+        return {"images_per_s": None, "estimated_s": 0.0}
+    speed = probe(plan.shards, job.extractor, job.spec)
+    return {"images_per_s": round(speed, 1), "estimated_s": round(plan.computed / speed, 1)}
 
 
 def open_job(spec: ExtractSpec, progress: Progress) -> Job:
@@ -169,16 +182,27 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
         files.replace(path, job.extractor.weights())
 
 
+def check_room(job: Job, plan: Plan) -> None:
+    """Say before the work begins that much is to be written; raise StoreError where the disk has no room for it."""
+    needed, free = plan.computed * job.row_bytes, files.free_bytes(job.folder)
+    said = f"{plan.computed:,} rows take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+    if needed > free:
+        remedy = "Free some, take another --cache, fewer or pooled --layer, or --store float16"
+        raise StoreError(said, where=str(job.spec.cache), remedy=remedy)
+    if needed > MUCH:
+        job.progress.note(said)
+
+
 def run_plan(job: Job, plan: Plan) -> list[Receipt]:
     """Compute the shards that are missing; raises Interrupted, saying what is kept."""
     job.progress.start("extract", plan.computed)
     receipts: list[Receipt] = []
     stopped = True
-    engine = ENGINES["local"](plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress.advance)
+    engine = engine_of(job.spec)(plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress)
     with contextlib.suppress(KeyboardInterrupt):
         for receipt in engine:
             receipts.append(receipt)
-        stopped = any(receipt.interrupted for receipt in receipts)
+        stopped = False
     if stopped:
         kept = plan.reused + sum(receipt.rows for receipt in receipts)
         raise Interrupted(
@@ -194,16 +218,11 @@ def commit(job: Job, plan: Plan, stored: Sequence[Shard], receipts: Sequence[Rec
     recipe, folder = job.extractor.recipe, job.folder
     shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, recipe.key) for receipt in receipts)]
     shards.sort(key=lambda shard: shard.name)  # as the next run finds them
-    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.dims, job.source.origin)
+    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.shapes, job.source.origin)
 
 
 def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, before: set[str]) -> dict[str, Any]:
     """Sum up a run for people and scripts."""
-    stages = Stages()
-    for receipt in receipts:
-        stages.add(receipt.stages)
-    total = sum(stages.seconds.values())
-    bottleneck = max(stages.seconds, key=stages.seconds.__getitem__) if total else None
     return {
         "features": job.name,
         "path": str(job.folder / INDEX),
@@ -216,10 +235,7 @@ def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, bef
         "bad": int((table.status != Status.OK).sum()),
         "bad_rows": list(_bad_rows(plan, table)),
         "bytes": files.bytes_in(job.folder),
-        "images_per_s": round(plan.computed / total, 1) if total else None,
-        "stages": {name: round(seconds / total, 3) if total else 0.0 for name, seconds in stages.seconds.items()},
-        "bottleneck": bottleneck,
-        "hint": HINTS[bottleneck] if bottleneck else None,
+        **judge(receipts, job.spec, job.extractor.recipe),
         "notes": list(job.source.notes),
     }
 

@@ -1,140 +1,116 @@
-"""One shard: records -> rows -> one HDF5 file -> a receipt. It depends on its arguments only: any engine can run it."""
+"""Shards: batches that are done -> files of some hundred rows each -> receipts. Written while the next are computed."""
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from extract.forward import Extractor, not_finite
-from extract.loader import Loaded, Loader
-from extract.spec import Failure, Record
+from extract.lanes import STAGES, Done, Stream
+from extract.spec import Record
 from extract.store.shards import Rows, write_shard
 
 SHARD_S = 60.0
 """Seconds after which the rows that are done become a shard: a killed run loses no more than a minute."""
 
-STAGES = ("read", "decode", "transfer", "forward", "write")
-
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds of the main road spent in each stage; reading and decoding count where the network waited for them."""
+    """Seconds of each stage, shared out over all that work on it at the same time."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
-    def waited(self, seconds: float, batch: Sequence[Loaded]) -> None:
-        """Share a wait for the loader out between reading and decoding, as the loader's threads spent their time."""
-        read, decode = sum(item.read_s for item in batch), sum(item.decode_s for item in batch)
-        share = read / (read + decode) if read + decode else 0.0
-        self.seconds["read"] += seconds * share
-        self.seconds["decode"] += seconds * (1 - share)
-
-    def add(self, other: "Stages") -> None:
-        """Add up two shards."""
-        for name, seconds in other.seconds.items():
-            self.seconds[name] += seconds
+    def add(self, seconds: dict[str, float]) -> None:
+        """Add the seconds of a batch, or of other stages."""
+        for name, value in seconds.items():
+            self.seconds[name] += value
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one shard: its file, how many rows it holds and how many of them are bad, and the seconds.
+    """What became of some records: the file of their rows, how many there are and how many are bad, and the seconds.
 
-    The rows are those of the first records; the others are still to be done. `interrupted` work without a single row
-    has no file, and no name.
+    `span` is when its first batch was asked for and when it was on disk, in seconds since the epoch; `runner` what ran
+    the network.
     """
 
     name: str
     rows: int
     bad: int
     stages: Stages
-    interrupted: bool = False
+    span: tuple[float, float]
+    runner: str
 
 
-def extract_shard(
-    records: Sequence[Record],
-    extractor: Extractor,
-    loader: Loader,
-    folder: Path,
-    *,
-    batch_size: int,
-    on_rows: Callable[[int], None],
-) -> Receipt:
-    """Compute the rows of `records`, write them as one shard into `folder`, and say what was done.
+class Filling:
+    """The rows of the shard that is being filled."""
 
-    `on_rows` is called with the number of rows after every batch. A record that cannot be used becomes a row with its
-    reason; it never moves another row. After SHARD_S seconds, or at Ctrl-C, the rows that are done are written, and the
-    other records are left.
+    def __init__(self, stream: Stream, most: int) -> None:
+        self._recipe, self._writer = stream.extractor.recipe, {**stream.extractor.writer, "runner": stream.runner.name}
+        shapes, store = stream.extractor.shapes, self._recipe.store
+        layers = {name: np.empty((most, *shape), store) for name, shape in shapes.items()}
+        self._rows = Rows(layers, np.zeros((most, 32), np.uint8), [])
+        self._most = most
+        self._stages = Stages()
+        self._began = time.time()
+        self.n = 0
+
+    def takes(self, done: Done) -> bool:
+        """Whether a batch belongs into this shard: there is room, and it has not been open for too long."""
+        return self.n == 0 or (self.n + len(done.items) <= self._most and time.time() - self._began < SHARD_S)
+
+    def add(self, done: Done) -> None:
+        """Take the rows of a batch."""
+        start, self.n = self.n, self.n + len(done.items)
+        for name, values in done.rows.items():
+            self._rows.layers[name][start : self.n] = values
+        self._rows.digests[start : self.n] = [np.frombuffer(item.digest, np.uint8) for item in done.items]
+        self._rows.failures.extend(item.failure for item in done.items)
+        self._stages.add(done.seconds)
+
+    def write(self, folder: Path) -> Receipt:
+        """Write the shard, and say what was done."""
+        began = time.perf_counter()
+        kept = self._rows.first(self.n)
+        name = write_shard(folder, kept, self._recipe.key, json.dumps(self._writer))
+        self._stages.add({"write": time.perf_counter() - began})
+        return Receipt(name, self.n, kept.bad, self._stages, (self._began, time.time()), self._writer["runner"])
+
+
+def write_shards(
+    stream: Stream, records: Iterable[Record], folder: Path, *, most: int, on_rows: Callable[[int, int], None]
+) -> Generator[Receipt, None, None]:
+    """Write the rows of the records as shards of `most` rows into `folder`, and yield a receipt for each.
+
+    `on_rows` is called after every batch with the number of its rows and of the bad ones among them. At Ctrl-C the rows that are done are written, and
+    KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
     """
-    rows, stages, done = _empty(len(records), extractor), Stages(), 0
-    interrupted, began = False, time.perf_counter()
-    try:
-        with closing(_compute(rows, records, extractor, loader, stages, batch_size)) as computing:
-            for n in computing:
-                done += n
-                on_rows(n)
-                if time.perf_counter() - began > SHARD_S:
-                    break
-    except KeyboardInterrupt:
-        interrupted = True
-    kept = rows.first(done)
-    if not done:
-        return Receipt("", 0, 0, stages, interrupted)
-    mark = time.perf_counter()
-    try:
-        name = _write(folder, kept, extractor)
-    except KeyboardInterrupt:
-        name, interrupted = _write(folder, kept, extractor), True
-    stages.seconds["write"] += time.perf_counter() - mark
-    return Receipt(name, done, kept.bad, stages, interrupted)
+    filling, stopped = Filling(stream, most), False
+    writing: deque[Future[Receipt]] = deque()
+    with ThreadPoolExecutor(1, "write") as writer, closing(stream.run(records)) as batches:
+        try:
+            for done in batches:
+                if not filling.takes(done):
+                    writing.append(writer.submit(filling.write, folder))
+                    filling = Filling(stream, most)
+                filling.add(done)
+                on_rows(len(done.items), sum(item.failure is not None for item in done.items))
+                yield from _written(writing, left=1)
+        except KeyboardInterrupt:
+            stopped = True
+        if filling.n:
+            writing.append(writer.submit(filling.write, folder))
+        yield from _written(writing, left=0)
+    if stopped:
+        raise KeyboardInterrupt
 
 
-def _compute(
-    rows: Rows, records: Sequence[Record], extractor: Extractor, loader: Loader, stages: Stages, batch_size: int
-) -> Generator[int, None, None]:
-    """Fill in the rows, batch by batch, and yield how many each was."""
-    done, mark = 0, time.perf_counter()
-    with closing(loader.batches(records, batch_size)) as batches:
-        for batch in batches:
-            stages.waited(time.perf_counter() - mark, batch)
-            mark = time.perf_counter()
-            good = _note(rows, done, batch)
-            if len(good):
-                pixels = extractor.send([item.outcome for item in batch if isinstance(item.outcome, Tensor)])
-                stages.seconds["transfer"] += time.perf_counter() - mark
-                mark = time.perf_counter()
-                _fill(rows, good, extractor(pixels), extractor.recipe.store)
-            stages.seconds["forward"] += time.perf_counter() - mark
-            yield len(batch)
-            done += len(batch)
-            mark = time.perf_counter()
-
-
-def _write(folder: Path, rows: Rows, extractor: Extractor) -> str:
-    return write_shard(folder, rows, extractor.recipe.key, json.dumps(extractor.writer))
-
-
-def _empty(n: int, extractor: Extractor) -> Rows:
-    layers = {tap: np.full((n, width), np.nan, extractor.recipe.store) for tap, width in extractor.dims.items()}
-    return Rows(layers, np.zeros((n, 32), np.uint8), [None] * n)
-
-
-def _note(rows: Rows, start: int, batch: Sequence[Loaded]) -> np.ndarray:
-    """Write down what each record of a batch is, by row number; return the rows (n,) that have pixels."""
-    for i, item in enumerate(batch, start):
-        rows.digests[i] = np.frombuffer(item.digest, np.uint8)
-        rows.failures[i] = item.outcome if isinstance(item.outcome, Failure) else None
-    return np.array([i for i, item in enumerate(batch, start) if isinstance(item.outcome, Tensor)], np.int64)
-
-
-def _fill(rows: Rows, good: np.ndarray, features: dict[str, np.ndarray], store: str) -> None:
-    """Write the features of a batch where they belong; what the stored type cannot hold is a bad row."""
-    finite = np.logical_and.reduce([np.isfinite(values).all(1) for values in features.values()])
-    for tap, values in features.items():
-        rows.layers[tap][good[finite]] = values[finite]
-    for i in good[~finite]:
-        rows.failures[i] = not_finite(store)
+def _written(writing: deque[Future[Receipt]], *, left: int) -> Iterable[Receipt]:
+    """Yield the receipts of what is written, and wait for it where more than `left` shards are still being written."""
+    while writing and (writing[0].done() or len(writing) > left):
+        yield writing.popleft().result()

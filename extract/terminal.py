@@ -10,11 +10,23 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 1000
 """Columns of a table that no terminal shows: room for everything."""
+
+LONG_S = 5
+"""An extraction of so many seconds is worth a word on what held it back."""
 
 SOME = 20
 """Of a long list, how many are shown."""
@@ -37,20 +49,30 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
+class Speed(ProgressColumn):
+    """Steps per second, over the last of them."""
+
+    def render(self, task: Task) -> Text:
+        """Write the figure of one bar."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f}/s" if speed else "", style="progress.data.speed")
+
+
 class Bar:
     """Progress on a terminal; silent where stderr is none."""
 
     def __init__(self, progress: Progress) -> None:
-        self.progress, self.task = progress, None
+        self.progress, self.task, self.bad = progress, None, 0
 
     def start(self, what: str, total: int) -> None:
         """Begin a stage."""
-        self.task = self.progress.add_task(what, total=total)
+        self.task, self.bad = self.progress.add_task(what, total=total, bad=""), 0
 
-    def advance(self, steps: int) -> None:
-        """Count steps of it."""
+    def advance(self, steps: int, bad: int = 0) -> None:
+        """Count steps of it, and how many of them came to nothing."""
         if self.task is not None:
-            self.progress.advance(self.task, steps)
+            self.bad += bad
+            self.progress.update(self.task, advance=steps, bad=f"{self.bad} bad" if self.bad else "")
 
     def note(self, text: str) -> None:
         """Say what is worth knowing before the work goes on."""
@@ -60,9 +82,18 @@ class Bar:
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
     """Show progress while the block runs."""
-    columns = TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    counts = MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("{task.fields[bad]}", style="red")
+    columns = TextColumn("{task.description:8}"), BarColumn(), *counts
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress)
+
+
+def echo_dry_run(done: dict[str, Any]) -> None:
+    """Say what an extraction would do."""
+    rows = f"{done['to_compute']:,} of {done['rows']:,} images to compute, {size(done['bytes'])} to write"
+    click.echo(f"{done['features']}: {rows}; {size(done['free'])} are free")
+    if done["to_compute"]:
+        click.echo(f"About {_duration(done['estimated_s'])} at {done['images_per_s']:.0f} images/s, start-up apart.")
 
 
 def echo_extract(done: dict[str, Any]) -> None:
@@ -77,8 +108,9 @@ def echo_extract(done: dict[str, Any]) -> None:
         click.echo(f"  bad: {row['id']}: {row['status']} ({row['reason']})", err=True)
     if done["bad"] > len(done["bad_rows"]):
         click.echo(f"  and {done['bad'] - len(done['bad_rows'])} more; all reasons: /status and /errors", err=True)
-    if done["hint"] and done["seconds"] > 60:
-        click.echo(f"Bottleneck: {done['bottleneck']} ({done['stages'][done['bottleneck']]:.0%}). {done['hint']}")
+    if done["hint"] and done["seconds"] > LONG_S:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in done["stages"].items() if share >= 0.005)
+        click.echo(f"Time: {shares} ({done['runner']}). {done['hint'].capitalize()}")
     click.echo(f"Features: {done['path']}")
 
 
@@ -219,6 +251,12 @@ def size(n_bytes: int) -> str:
         if n_bytes >= factor:
             return f"{n_bytes / factor:.1f} {unit}"
     return f"{n_bytes} B"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _age(seconds: int) -> str:

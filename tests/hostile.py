@@ -34,11 +34,11 @@ ATTACKS = {
     b"BLOW": lambda: bytearray(5 << 30),
 }
 
-def decode(data):
+def decode(data, **options):
     attack = ATTACKS.get(data[-4:])
     if attack:
         attack()
-    return real(data)
+    return real(data, **options)
 
 images.decode = decode
 """

@@ -1,5 +1,6 @@
 """Decoding in processes of their own: a decoder that crashes or hangs costs its image's row and nothing else."""
 
-from extract.decoding.pool import Decoders
+from extract.decoding.pool import Decoded, Decoder
+from extract.decoding.worker import NO_DIGEST
 
-__all__ = ["Decoders"]
+__all__ = ["NO_DIGEST", "Decoded", "Decoder"]

@@ -1,34 +1,41 @@
-"""The program of one worker process: files come in on its standard input, pixels or reasons go out on its output.
+"""The program of one worker process: it reads and hashes a file, and leaves its pixels in memory that we share.
 
-A job is a JOB header and the file's bytes; an answer an ANSWER header and the reason, or else the pixels. The process
-limits itself, so that the kernel ends it even where it is deep in a decoder's C code: so much CPU time and wall time
-for an image, so much memory for all. (Where the system is not POSIX there are no such limits.) It ends when its input
-does.
+A job is a JOB header and the path of a file, or its bytes; an answer an ANSWER header and the reason of a failure, if
+it is one. Jobs are answered in order. The process limits itself, so that the kernel ends it even where it is deep in a
+decoder's C code: so much CPU time and wall time for an image, so much memory for all. (Where the system is not POSIX
+there are no such limits.) It ends when its input does.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import struct
 import sys
-from typing import BinaryIO
+import time
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from extract import images
-from extract.spec import Failure, Preprocessing, Status
+from extract.decoding.jpeg import eligible
+from extract.decoding.slots import Slot
+from extract.sources import read_bytes
+from extract.spec import Failure, Record, Status
 
 READY = b"ready to decode\n"
-JOB = struct.Struct("<Q")
-"""The number of bytes of the file."""
+JOB = struct.Struct("<BBqqQ")
+"""The slot; 1 if the bytes of the file follow, and not its path; offset and size of the span in it, or -1; how many
+bytes follow."""
 
-ANSWER = struct.Struct("<BI")
-"""The status, and the number of bytes that follow."""
+ANSWER = struct.Struct("<B32sIIQddI")
+"""The status; SHA-256 of the file; height and width, or 0 where it was left as it is, and how many bytes are in the
+slot; seconds by the clock to read it, of CPU time to decode it; how many bytes of a reason follow."""
 
-PIPE_BYTES = 256 << 10
-"""Room for the pixels of one image of 224 x 224; 32 workers with two pipes each stay far below the 64 MiB that Linux
-grants the pipes of a user."""
+NO_DIGEST = bytes(32)
+"""Stands for the SHA-256 of bytes that could not be read."""
 
 MAX_WALL_SECONDS = 300
 MAX_MEMORY = 4 << 30
@@ -39,44 +46,104 @@ LEFT_TO_THE_PARENT = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that reach the whole process group: what they are to end, only the parent knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker does with each file; without `short_px` a JPEG is decoded in full (see `images.decode`).
+
+    If `leave_jpeg`, those that a device can decode are handed over as they are.
+    """
+
+    slots: tuple[int, ...]
+    short_px: int | None = None
+    leave_jpeg: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one file; see ANSWER."""
+
+    status: int = Status.OK
+    reason: str = ""
+    digest: bytes = NO_DIGEST
+    height: int = 0
+    width: int = 0
+    n_bytes: int = 0
+    read_s: float = 0.0
+    decode_s: float = 0.0
+
+
 def main() -> None:
-    """Say READY, then answer jobs by the preset in the first argument until there are no more."""
-    preset = Preprocessing.from_dict(json.loads(sys.argv[1]))
+    """Say READY, then answer jobs by the Orders in the first argument until there are no more."""
+    orders = Orders(**json.loads(sys.argv[1]))
+    slots = [Slot(descriptor) for descriptor in orders.slots]
     jobs, answers = _private_pipes()
     _listen_to_the_parent_only()
     _limit_memory()
     answers.write(READY)
     answers.flush()
     while len(header := jobs.read(JOB.size)) == JOB.size:
-        data = jobs.read(*JOB.unpack(header))
-        _limit_time(images.MAX_SECONDS, MAX_WALL_SECONDS)
-        outcome = _decoded(data, preset)
-        _limit_time(0, 0)
-        _send(answers, outcome)
+        slot, inline, offset, size, n_bytes = JOB.unpack(header)
+        given = jobs.read(n_bytes)
+        began = time.perf_counter()
+        data = given if inline else read_bytes(_record(given, offset, size), images.MAX_BYTES)
+        answer = Answer(read_s=time.perf_counter() - began)
+        _answer(answer, data, orders, slots[slot])
+        _send(answers, answer)
 
 
-def _decoded(data: bytes, preset: Preprocessing) -> np.ndarray | Failure:
+def _record(path: bytes, offset: int, size: int) -> Record:
+    return Record("", os.fsdecode(path), span=(offset, size) if offset >= 0 else None)
+
+
+def _answer(answer: Answer, data: bytes | Failure, orders: Orders, slot: Slot) -> None:
+    """Fill in what becomes of a file, and the slot with it."""
+    if isinstance(data, Failure):
+        answer.status, answer.reason = data.status, data.reason
+        return
+    began = time.process_time()
+    answer.digest = hashlib.sha256(data).digest()
+    _limit_time(images.MAX_SECONDS, MAX_WALL_SECONDS)
     try:
-        image = images.decode(data)
-        return image if isinstance(image, Failure) else images.pixels(image, preset)
+        _decode(answer, data, orders, slot)
     except MemoryError:
-        return Failure(Status.TOO_LARGE, f"decoding it takes more than {MAX_MEMORY >> 30} GiB of memory")
+        answer.status = Status.TOO_LARGE
+        answer.reason = f"decoding it takes more than {MAX_MEMORY >> 30} GiB of memory"
+    _limit_time(0, 0)
+    answer.decode_s = time.process_time() - began
 
 
-def _send(answers: BinaryIO, outcome: np.ndarray | Failure) -> None:
-    if isinstance(outcome, Failure):
-        status, body = outcome.status, outcome.reason.encode(errors="replace")
-    else:
-        status, body = Status.OK, outcome.data
-    answers.write(ANSWER.pack(status, len(body) if isinstance(body, bytes) else body.nbytes))
-    answers.write(body)
+def _decode(answer: Answer, data: bytes, orders: Orders, slot: Slot) -> None:
+    if orders.leave_jpeg and eligible(data):
+        slot.room(len(data))[:] = np.frombuffer(data, np.uint8)
+        answer.n_bytes = len(data)
+        return
+    decoded = images.decode(data, short_px=orders.short_px, room=slot.room)
+    if isinstance(decoded, Failure):
+        answer.status, answer.reason = decoded.status, decoded.reason
+        return
+    answer.height, answer.width, _ = decoded.shape
+    answer.n_bytes = decoded.size
+    _put(decoded, slot.room(decoded.size))
+
+
+def _put(decoded: np.ndarray, room: np.ndarray) -> None:
+    """Bring pixels into the slot, unless they were decoded there."""
+    if not np.may_share_memory(decoded, room):
+        room.reshape(decoded.shape)[:] = decoded
+    elif not decoded.flags.c_contiguous:  # turned where it lies
+        room.reshape(decoded.shape)[:] = decoded.copy()
+
+
+def _send(answers: BinaryIO, answer: Answer) -> None:
+    reason = answer.reason.encode(errors="replace")
+    numbers: tuple[Any, ...] = answer.height, answer.width, answer.n_bytes, answer.read_s, answer.decode_s
+    answers.write(ANSWER.pack(answer.status, answer.digest, *numbers, len(reason)) + reason)
     answers.flush()
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Take the standard input and output away from libraries: what they print must not get between the answers."""
-    jobs = os.fdopen(os.dup(0), "rb", buffering=PIPE_BYTES)
-    answers = os.fdopen(os.dup(1), "wb", buffering=PIPE_BYTES)
+    jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         os.dup2(nowhere, descriptor)

@@ -1,10 +1,23 @@
 """Engines: what runs the shards of a plan. An engine knows shards and workers and nothing of images.
 
-An engine takes the work that `extract_shard` needs, shard by shard, and yields receipts in any order.
+An engine takes the records of a plan, shard by shard, computes their rows into shards of its own cut, none larger than
+those, and yields receipts in any order. It ends with KeyboardInterrupt once Ctrl-C has written what was done.
 """
 
-from extract.engines import local
+from collections.abc import Callable, Iterator
+from typing import Any
 
-ENGINES = {"local": local.run}
+from extract.devices import device_names
+from extract.engines import local, processes
+from extract.engines.local import probe
+from extract.shard import Receipt
+from extract.spec import ExtractSpec
 
-__all__ = ["ENGINES"]
+__all__ = ["engine_of", "probe"]
+
+Engine = Callable[..., Iterator[Receipt]]
+
+
+def engine_of(spec: ExtractSpec) -> Engine:
+    """Return the engine for the devices that were asked for."""
+    return local.run if len(device_names(spec.device)) == 1 else processes.run

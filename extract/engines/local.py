@@ -1,34 +1,115 @@
-"""The engine of one machine: a plain loop in this process."""
+"""The engine of one device: a stream through this process."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
+import torch
+
 from extract import golden
+from extract.allocator import keep_memory
 from extract.forward import Extractor
-from extract.loader import Loader
-from extract.shard import Receipt, extract_shard
+from extract.lanes import Stream, lanes_on
+from extract.loader import Loader, Sight
+from extract.progress import Progress, Silent
+from extract.runners import Runner, prepare
+from extract.runners.choice import choose
+from extract.shard import Receipt, write_shards
 from extract.spec import ExtractSpec, Record
+from extract.trace import Trace
+
+PROBE_IMAGES, PROBE_BATCH, PROBE_S = 256, 8, 4.0
+"""How much is computed to tell how long the rest will take: images at most, images a batch, seconds at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What to compute: about `n_images` records, into shards of `most` rows; `share` processes share the machine."""
+
+    records: Iterable[Record]
+    n_images: int
+    most: int = 4096
+    share: int = 1
 
 
 def run(
-    shards: Sequence[Sequence[Record]],
-    extractor: Extractor,
-    folder: Path,
-    spec: ExtractSpec,
-    on_rows: Callable[[int], None],
+    shards: Sequence[Sequence[Record]], extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
 ) -> Iterator[Receipt]:
-    """Compute one shard after the other and yield its receipt once it is on disk; the golden images go before them."""
-    batch_size = spec.batch_size or extractor.batch_size
-    with Loader(extractor.recipe.preprocessing, workers=spec.workers) as loader:
-        if shards:
-            golden.prove(extractor, loader, folder.parent)
-        todo = deque(shards)
-        while todo:
-            records = todo.popleft()
-            receipt = extract_shard(records, extractor, loader, folder, batch_size=batch_size, on_rows=on_rows)
-            yield receipt
-            if receipt.interrupted:
-                return
-            if rest := records[receipt.rows :]:
-                todo.appendleft(rest)
+    """Compute the rows of all records in this process, and yield a receipt for each shard on disk."""
+    if not shards:
+        return iter(())
+    work = Work(chain.from_iterable(shards), sum(map(len, shards)), max(map(len, shards)))
+    return compute(work, extractor, folder, spec, progress)
+
+
+def compute(
+    work: Work, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
+) -> Generator[Receipt, None, None]:
+    """Compute rows and yield a receipt for each shard on disk; the golden images go before them."""
+    trace = Trace() if spec.profile else None
+    with open_stream(extractor, spec, work, note=progress.note, trace=trace) as stream:
+        golden.prove(extractor, stream, folder.parent)
+        try:
+            yield from write_shards(stream, work.records, folder, most=work.most, on_rows=progress.advance)
+        finally:
+            if trace and spec.profile:
+                trace.write(spec.profile)
+
+
+@contextmanager
+def open_stream(
+    extractor: Extractor,
+    spec: ExtractSpec,
+    work: Work,
+    *,
+    note: Callable[[str], None] = Silent().note,
+    trace: Trace | None = None,
+) -> Iterator[Stream]:
+    """Open what the images of `work` will flow through, everything started. One thread may use it at a time."""
+    keep_memory()
+    threads = torch.get_num_threads()
+    lanes = lanes_on(extractor.device, work.share)
+    batch_size = min(spec.batch_size or extractor.batch_size, work.most, max(1, -(-work.n_images // lanes)))
+    on_gpu = extractor.device.type == "cuda"
+    loader = Loader(
+        Sight.of(extractor.recipe),
+        workers=max(1, min(spec.workers, work.n_images)),
+        batch_size=batch_size,
+        buffers=2 * lanes + 1,
+        raw=on_gpu,
+        pinned=on_gpu,
+    )
+    with loader:
+        loader.start()
+        runner, why = _runner(extractor, spec, work.n_images, batch_size, lanes)
+        if why:
+            note(why)
+        try:
+            yield Stream(extractor, runner, loader, lanes=lanes, trace=trace)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _runner(extractor: Extractor, spec: ExtractSpec, n_images: int, batch_size: int, lanes: int) -> tuple[Runner, str]:
+    """Open what runs the network, and say why it is that."""
+    if spec.compile == "auto":
+        return choose(extractor, n_images=n_images, batch_size=batch_size, lanes=lanes)
+    return prepare(extractor, batch_size=batch_size, lanes=lanes, compiler=spec.compile), ""
+
+
+def probe(shards: Sequence[Sequence[Record]], extractor: Extractor, spec: ExtractSpec) -> float:
+    """Compute a few rows, keep none, and return images per second, start-up and compiling apart."""
+    records = list(islice(chain.from_iterable(shards), PROBE_IMAGES))
+    compiler = "none" if spec.compile == "auto" else spec.compile
+    quick = replace(spec, compile=compiler, batch_size=spec.batch_size or PROBE_BATCH)
+    with open_stream(extractor, quick, Work(records, len(records))) as stream, closing(stream.run(records)) as batches:
+        marks = [(0, time.perf_counter())]
+        for batch in batches:
+            marks.append((marks[-1][0] + len(batch.items), time.perf_counter()))
+            if marks[-1][1] - marks[0][1] > PROBE_S:
+                break
+    (before, began), (after, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]  # the first batch came from standing
+    return (after - before) / max(ended - began, 1e-9)

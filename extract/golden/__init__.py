@@ -5,28 +5,31 @@ train mode, a precision that a setting elsewhere changed. So every worker runs t
 road, before its first shard, and compares twice:
 
     pixels    of one preset, with those that come along in `pixels.npy`: what decodes and resizes is the same everywhere
-    rows      of the recipe, in fp32 and not rounded, with `golden.h5` in the folder of the features, which the first
-              worker there wrote: all that follows is the same as when the other rows were computed
+    rows      of the plain network, in fp32 and not rounded, with `golden.h5` in the folder of the features, which the
+              first worker there wrote: all that follows is the same as when the other rows were computed
+
+and then the rows that come down the road that is about to be taken (lanes, a folded or compiled network, a device that
+resizes, the precision of the recipe) with those of the plain network.
 
 The images are known to every cache: to change one, or a pixel of the policy in `images`, raises SCHEMA_VERSION.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from torch import Tensor
 
+from extract.channel import Crew
 from extract.errors import DriftError, StoreError
 from extract.forward import Extractor
-from extract.loader import Loader
-from extract.spec import Failure, Preprocessing, Record
+from extract.lanes import Stream
+from extract.loader import Loaded, Loader, Sight
+from extract.spec import Preprocessing, Recipe, Record, Status
 from extract.store import files
 from extract.store.folders import GOLDEN
 from extract.store.sealed import REPAIR, Attributes, open_sealed, read_part, seal
@@ -49,14 +52,17 @@ ROW_TOLERANCE = 5e-5
 1.9e-6 on 14 networks, mistakes 1.5e-4 and more; other devices add up in another order, as those changes do."""
 
 PRECISION_TOLERANCE = 0.3
-"""The same, of half precision to fp32. bf16 measured 0.11 at most (MobileNetV2, pretrained); what overflows is
+"""The same, of half precision or TF32 to fp32. bf16 measured 0.11 at most (MobileNetV2, pretrained); what overflows is
 infinite, and what underflows is off by about 1."""
+
+COARSE = {"float32": ROW_TOLERANCE, "float16": 1e-3}
+"""The same, of the fast road to the plain one, by what rows are stored as: float16 rounds by 5e-4 at most."""
 
 SHORT = 1e-3
 """A row shorter than this share of its tap's longest is measured by that: of a row near zero only rounding is left."""
 
 
-def prove(extractor: Extractor, loader: Loader, folder: Path) -> None:
+def prove(extractor: Extractor, stream: Stream, folder: Path) -> None:
     """Compare what this worker makes of the golden images with what it should; `folder` is that of the features.
 
     Raises DriftError where anything differs, and StoreError where `golden.h5` cannot be read or written.
@@ -64,21 +70,19 @@ def prove(extractor: Extractor, loader: Loader, folder: Path) -> None:
     prove_pixels()
     if any(module.training for module in extractor.cut.module.modules()):
         raise DriftError("the network is in train mode", where=extractor.recipe.model, remedy="Call its eval()")
-    pixels, exact, path = load(loader), _exact(extractor), folder / GOLDEN
-    rows = exact(exact.send(pixels))
-    _prove_precision(extractor, pixels, rows)
+    pixels, path = load(extractor.recipe.preprocessing), folder / GOLDEN
+    rows = extractor.exact(pixels)
     if not path.exists():
-        _prove_alone(exact, pixels, rows)
+        _prove_alone(extractor, pixels, rows)
         files.publish(path, _sealed(rows, extractor))
     _prove_rows(rows, path, extractor)
+    _prove_stream(stream, rows, extractor.recipe)
 
 
 @cache  # what decodes is the same for all extractions of a process
 def prove_pixels() -> None:
     """Compare the pixels of `PRESET` with those that come along, once in a process; raises DriftError."""
-    with Loader(PRESET, workers=1) as loader:
-        pixels = torch.stack(load(loader)).numpy()
-    differences = np.abs(pixels.astype(np.int16) - expected_pixels()).max((1, 2, 3))
+    differences = np.abs(load(PRESET).numpy().astype(np.int16) - expected_pixels()).max((1, 2, 3))
     for name, levels in zip(NAMES, differences.tolist(), strict=True):
         if levels > PIXEL_TOLERANCE:
             said = f"it comes out otherwise: by {levels} of 255 grey levels, and {PIXEL_TOLERANCE} are allowed"
@@ -90,13 +94,20 @@ def expected_pixels() -> np.ndarray:
     return np.load(HERE / "pixels.npy", allow_pickle=False)
 
 
-def load(loader: Loader) -> list[Tensor]:
-    """Run the golden images through a loader: (3, H, W) uint8 each; raises DriftError for one that is refused."""
-    [batch] = loader.batches(RECORDS, len(RECORDS))
-    for name, item in zip(NAMES, batch, strict=True):
-        if isinstance(item.outcome, Failure):
-            raise _drifted_pixels(name, f"it cannot be decoded: {item.outcome.reason}")
-    return [item.outcome for item in batch if isinstance(item.outcome, Tensor)]
+def load(preset: Preprocessing) -> Tensor:
+    """Bring the golden images through a loader: (n, 3, S, S) uint8; raises DriftError for one that is refused."""
+    with Loader(Sight(preset), workers=1, batch_size=len(RECORDS)) as loader, Crew() as crew:
+        batches = list(loader.run(RECORDS, crew))
+        crew.check()
+        [batch] = batches
+        _refuse_failures(batch.loaded)
+        return batch.buffer.pixels[: len(batch)]
+
+
+def _refuse_failures(items: Sequence[Loaded]) -> None:
+    for name, item in zip(NAMES, items, strict=True):
+        if item.failure and item.failure.status != Status.NOT_FINITE:
+            raise _drifted_pixels(name, f"it cannot be decoded: {item.failure.reason}")
 
 
 def _drifted_pixels(name: str, said: str) -> DriftError:
@@ -104,29 +115,37 @@ def _drifted_pixels(name: str, said: str) -> DriftError:
     return DriftError(said, where=f"golden image {name}", remedy=remedy)
 
 
-def _exact(extractor: Extractor) -> Extractor:
-    """The same extractor in fp32 and without rounding: half precision hides mistakes in its own noise."""
-    return replace(extractor, recipe=replace(extractor.recipe, precision="fp32", store="float32"))
-
-
-def _prove_precision(extractor: Extractor, pixels: Sequence[Tensor], rows: Mapping[str, np.ndarray]) -> None:
-    precision = extractor.recipe.precision
-    if precision == "fp32":
-        return
-    rough = replace(extractor, recipe=replace(extractor.recipe, store="float32"))
-    for tap, name, distance in _beyond(rough(rough.send(pixels)), rows, PRECISION_TOLERANCE):
-        said = f"{precision} is too coarse for the layer {tap}: off by {distance:.1e} of a row's length"
-        raise DriftError(said, where=f"golden image {name}", remedy="Take --precision fp32. No row was written")
-
-
-def _prove_alone(exact: Extractor, pixels: Sequence[Tensor], rows: Mapping[str, np.ndarray]) -> None:
+def _prove_alone(extractor: Extractor, pixels: Tensor, rows: Mapping[str, np.ndarray]) -> None:
     """Prove that a row depends on its image only, with passes of one image each."""
-    passes = [exact(exact.send([image])) for image in pixels]
+    passes = [extractor.exact(image[None]) for image in pixels]
     alone = {tap: np.concatenate([one[tap] for one in passes]) for tap in rows}
     for tap, name, distance in _beyond(alone, rows, ROW_TOLERANCE):
         said = f"alone it has another row than among others: layer {tap}, by {distance:.1e} of the row's length"
         remedy = "A network must neither draw random numbers nor look at the rest of a batch. No row was written"
         raise DriftError(said, where=f"golden image {name}", remedy=remedy)
+
+
+def _prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe) -> None:
+    """Compare the rows that a stream makes with those of the plain network."""
+    batches = list(stream.run(RECORDS))
+    _refuse_failures([item for batch in batches for item in batch.items])
+    coarse = recipe.precision != "fp32" or recipe.tf32
+    tolerance = PRECISION_TOLERANCE if coarse else COARSE[recipe.store]
+    got = {tap: np.concatenate([batch.rows[tap] for batch in batches]) for tap in rows}
+    expected = {tap: _storable(values, recipe.store) for tap, values in rows.items()}
+    for tap, name, distance in _beyond(got, expected, tolerance):
+        said = f"{recipe.precision} is too coarse for the layer {tap}" if coarse else f"the fast road fails layer {tap}"
+        remedy = f"Take {'--precision fp32' if coarse else '--compile none'}. No row was written"
+        raise DriftError(f"{said}: off by {distance:.1e} of a row's length", where=f"golden image {name}", remedy=remedy)
+
+
+def _storable(rows: np.ndarray, store: str) -> np.ndarray:
+    """Return rows as their stored type holds them; those that it cannot hold are bad ones, and NaN."""
+    with np.errstate(over="ignore"):
+        stored = rows.astype(store).astype(np.float32)
+    flat = stored.reshape(len(stored), -1)
+    flat[~np.isfinite(flat).all(1)] = np.nan
+    return flat.reshape(rows.shape)
 
 
 def _prove_rows(rows: Mapping[str, np.ndarray], path: Path, extractor: Extractor) -> None:
@@ -153,11 +172,12 @@ def _beyond(
 
 
 def distances(rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Measure how far rows (n, D) are from the expected ones, over the length of these: (n,) float64.
+    """Measure how far rows (n, *shape) are from the expected ones, over the length of these: (n,) float64.
 
     Lengths count as `SHORT` says. What is not finite on both sides does not count (shards note such rows as bad); what
     is on one side is infinitely far.
     """
+    rows, expected = (values.reshape(len(values), -1) for values in (rows, expected))
     known = np.isfinite(expected)
     here, there = (np.where(known, values, 0).astype(np.float64) for values in (rows, expected))
     lengths = np.linalg.norm(there, axis=1)
@@ -165,6 +185,10 @@ def distances(rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
     same = (np.isfinite(rows) == known).all(1)
     apart = np.linalg.norm(np.where(same[:, None], here - there, np.inf), axis=1)
     return np.divide(apart, lengths, out=np.where(apart > 0, np.inf, 0.0), where=lengths > 0)
+
+
+def _taps(extractor: Extractor) -> list[str]:
+    return [tap.name for tap in extractor.recipe.taps]
 
 
 def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
@@ -177,14 +201,14 @@ def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
 
 
 def _stored(path: Path, extractor: Extractor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the rows of each tap (n, D) float32, and what computed them; raises StoreError."""
+    """Read the rows of each tap (n, *shape) float32, and what computed them; raises StoreError."""
     try:
         file, table = open_sealed(path, KIND)
         with file:
-            rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in extractor.dims}
+            rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in _taps(extractor)}
     except StoreError as error:
         raise StoreError(f"no row can be proven: {error.what}", where=error.where, remedy=REPAIR) from error
-    fit = all(values.shape == (len(NAMES), extractor.dims[tap]) for tap, values in rows.items())
+    fit = all(values.shape == (len(NAMES), *extractor.shapes[tap]) for tap, values in rows.items())
     if table.attributes.get("key") != extractor.recipe.key or not fit:
         raise StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
     try:

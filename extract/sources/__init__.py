@@ -14,7 +14,7 @@ from extract.sources.tar import expand_braces, open_tar
 from extract.sources.torchvision_sets import PREFIX, open_torchvision, read_image
 from extract.spec import Failure, Record, Status
 
-__all__ = ["Source", "list_images", "open_source", "read_bytes"]
+__all__ = ["Source", "is_a_file", "list_images", "open_source", "read_bytes"]
 
 FORMS = (
     "DATA is a folder of class folders; a folder with train/, val/, test/; a flat folder; a .csv or .parquet manifest; "
@@ -57,12 +57,17 @@ def list_images(paths: Sequence[Path]) -> tuple[Record, ...]:
     return tuple(records[name] for name in sorted(records))
 
 
+def is_a_file(record: Record) -> bool:
+    """Tell whether an image's bytes are those of a file, or of a span of one."""
+    return not record.path.startswith(PREFIX)
+
+
 def read_bytes(record: Record, max_bytes: int) -> bytes | Failure:
     """Return the bytes of one image, at most `max_bytes` of them; whatever is wrong with it comes back as a Failure.
 
     MISSING: nothing there, no permission, no regular file, an I/O error; EMPTY; TOO_LARGE.
     """
-    if record.path.startswith(PREFIX):
+    if not is_a_file(record):
         return read_image(record.path, max_bytes)
     try:
         descriptor = os.open(record.path, OPEN_FLAGS)

@@ -1,0 +1,58 @@
+"""Slots: memory that two processes share, where the pixels of an image pass from the one that decodes it.
+
+A slot is a file without a name, mapped on both sides, and as large as the largest image that went through it lately.
+"""
+
+import mmap
+import os
+import tempfile
+
+import numpy as np
+
+KEPT_BYTES = 64 << 20
+"""What a slot keeps for the next image: a photo of 20 megapixels."""
+
+
+def open_slot() -> int:
+    """Make an empty slot and return its descriptor, which a process that is started may inherit."""
+    if hasattr(os, "memfd_create"):  # a temporary folder in memory is often small, and kills who fills it
+        return os.memfd_create("offshelf")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class Slot:
+    """One side of a slot; close it with `close`, and its descriptor besides."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mapped: mmap.mmap | None = None
+
+    def room(self, n_bytes: int) -> np.ndarray:
+        """Make room for so many bytes, and return them (n,) uint8, to be written.
+
+        Raises MemoryError where there is none: on a full disk a write to the mapping would kill the process.
+        """
+        size = os.fstat(self._descriptor).st_size
+        try:
+            if size > KEPT_BYTES and n_bytes <= KEPT_BYTES:
+                self._mapped = None
+                os.ftruncate(self._descriptor, n_bytes)
+            elif n_bytes > size:
+                _extend(self._descriptor, n_bytes)
+            return self.bytes(n_bytes)
+        except OSError as error:
+            raise MemoryError from error
+
+    def bytes(self, n_bytes: int) -> np.ndarray:
+        """Return the first bytes of the slot (n,) uint8, which hold until the other side is told to go on."""
+        if self._mapped is None or len(self._mapped) < n_bytes:
+            self._mapped = mmap.mmap(self._descriptor, max(1, os.fstat(self._descriptor).st_size))
+        return np.frombuffer(self._mapped, np.uint8, n_bytes)
+
+
+def _extend(descriptor: int, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    else:
+        os.ftruncate(descriptor, n_bytes)

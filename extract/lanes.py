@@ -1,0 +1,243 @@
+"""Lanes: threads that each run the network on one batch at a time, side by side.
+
+On a CPU there is a lane for every core, with operators that keep to one thread: no operator waits for the slowest
+core, and whatever a core has to spare goes to reading and decoding. A GPU has two lanes, each with a stream of its
+own: while the network works on one batch, the next one is copied, resized and cropped there.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extract.channel import Channel, Crew
+from extract.decoding.batched import decode_batch
+from extract.forward import Extractor, not_finite
+from extract.loader import Batch, Loaded, Loader, Raw, Sight
+from extract.resample import render_on
+from extract.runners import Runner
+from extract.spec import Failure, Record, available_cores, view_of
+from extract.trace import Trace
+from extract.views import looks
+
+GPU_LANES = 2
+STAGES = ("read", "decode", "transfer", "forward", "write")
+
+
+def lanes_on(device: torch.device, share: int = 1) -> int:
+    """Return how many lanes a device has, where so many processes share the cores."""
+    return max(1, available_cores() // share) if device.type == "cpu" else GPU_LANES
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A batch behind the network: what became of each record, and its rows by layer, (n, *shape); NaN for failures.
+
+    `seconds` tells for each stage how long it took, shared out over all that work on that stage at the same time.
+    """
+
+    number: int
+    items: list[Loaded]
+    rows: dict[str, np.ndarray]
+    seconds: dict[str, float]
+
+    @property
+    def good(self) -> np.ndarray:
+        """Which records have rows (n,) bool."""
+        return np.array([item.failure is None for item in self.items], bool)
+
+
+class Stream:
+    """Records flow through the loader and the lanes, and come out in order.
+
+    `lanes` threads run the network; a `trace` is told what all threads do.
+    """
+
+    def __init__(
+        self, extractor: Extractor, runner: Runner, loader: Loader, *, lanes: int, trace: Trace | None = None
+    ) -> None:
+        self.extractor, self.runner, self._loader = extractor, runner, loader
+        self._lanes, self._trace = lanes, trace
+
+    def run(self, records: Iterable[Record]) -> Generator[Done, None, None]:
+        """Yield the records batch by batch, in order.
+
+        Raises DecoderError where no process can be started to decode, and whatever the network raises. A loader whose
+        stream was left before its end cannot be used again.
+        """
+        with Crew() as crew:
+            try:
+                ready = self._loader.run(records, crew)
+                done = crew.channel(2 * self._lanes)
+                going = set(range(self._lanes))
+                for i in range(self._lanes):
+                    crew.start(f"lane {i}", partial(self._work, i, going, ready, done))
+                yield from _in_order(done)
+                crew.check()
+            except BaseException:
+                crew.end()
+                self._loader.kill()
+                raise
+
+    def _work(self, i: int, going: set[int], ready: Channel[Batch], done: Channel[Done]) -> None:
+        lane = Lane(self.extractor, self.runner, self._loader.sight, self._loader.batch_size)
+        for batch in ready:
+            began = time.perf_counter()
+            rows, items, seconds = lane.compute(batch)
+            batch.release()
+            if self._trace:
+                self._trace.span("batch", began, time.perf_counter(), number=batch.number, images=len(batch))
+            done.put(Done(batch.number, items, rows, self._shared(seconds, items)))
+        going.discard(i)
+        if not going:  # of two that see it, both may say so
+            done.finish()
+
+    def _shared(self, seconds: dict[str, float], items: Sequence[Loaded]) -> dict[str, float]:
+        """Share the seconds of a batch out over the threads and processes that work side by side."""
+        loading = {"read": sum(item.read_s for item in items), "decode": sum(item.decode_s for item in items)}
+        return {name: value / self._loader.workers for name, value in loading.items()} | {
+            name: value / self._lanes for name, value in seconds.items()
+        }
+
+
+def _in_order(done: Channel[Done]) -> Generator[Done, None, None]:
+    early: dict[int, Done] = {}
+    number = 0
+    for each in done:
+        early[each.number] = each
+        while number in early:
+            yield early.pop(number)
+            number += 1
+
+
+class Lane:
+    """One lane, in its own thread: brings batches to the device, and runs the network there."""
+
+    def __init__(self, extractor: Extractor, runner: Runner, sight: Sight, batch_size: int) -> None:
+        self._extractor, self._sight = extractor, sight
+        self._on_gpu = extractor.device.type == "cuda"
+        if not self._on_gpu:
+            torch.set_num_threads(1)
+        self._stream = torch.cuda.Stream(extractor.device) if self._on_gpu else None
+        side = sight.preset.crop_size
+        shape = batch_size * sight.views, 3, side, side
+        with self._at_work():
+            self._pixels = torch.zeros(shape, dtype=torch.uint8, device=extractor.device).contiguous(
+                memory_format=torch.channels_last
+            )
+            self._raw = torch.empty(0, dtype=torch.uint8, device=extractor.device)
+            self._run = runner.lane()
+
+    def _at_work(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def compute(self, batch: Batch) -> tuple[dict[str, np.ndarray], list[Loaded], dict[str, float]]:
+        """Compute the rows of a batch: by layer (n, *shape), what became of each record, and seconds by stage."""
+        with torch.inference_mode(), self._at_work():
+            clock = _clock(self._stream)
+            marks = [clock.mark()]
+            pixels, items = self._bring(batch)
+            marks.append(clock.mark())
+            rows = {tap: values.cpu().numpy() for tap, values in self._run(pixels).items()}
+            marks.append(clock.mark())
+        by_layer = self._by_layer(rows, len(batch))
+        items = _checked(by_layer, items, self._extractor.recipe.store)
+        return by_layer, items, {"transfer": clock.seconds(*marks[:2]), "forward": clock.seconds(*marks[1:])}
+
+    def _bring(self, batch: Batch) -> tuple[Tensor, list[Loaded]]:
+        """Return the pixels of a batch on the device (n V, 3, S, S) uint8, and what became of each record."""
+        n = len(batch) * self._sight.views
+        if not self._on_gpu and not batch.raws:
+            return batch.buffer.pixels[:n], batch.loaded
+        pixels = self._pixels[:n]
+        if len(batch.raws) < len(batch):
+            pixels.copy_(batch.buffer.pixels[:n], non_blocking=True)
+        return pixels, self._resize(batch, pixels)
+
+    def _resize(self, batch: Batch, pixels: Tensor) -> list[Loaded]:
+        """Decode and resize on the device what the loader left to it, and put it among the pixels."""
+        items, failures = batch.loaded, {}
+        images, chosen, places = [], [], []
+        for raw, image in zip(batch.raws, self._images(batch), strict=True):
+            found = image if isinstance(image, Failure) else self._looks(image, raw)
+            if isinstance(found, Failure):
+                failures[raw.place] = found
+                continue
+            images.append(image)
+            chosen.append(found)
+            places.append(raw.place)
+        views = self._sight.views
+        out = torch.empty((len(images) * views, *pixels.shape[1:]), dtype=torch.uint8, device=pixels.device)
+        render_on(images, chosen, self._sight.preset.interpolation, out)
+        at = torch.tensor([place * views + view for place in places for view in range(views)], device=pixels.device)
+        pixels.index_copy_(0, at, out)
+        return [replace(item, failure=failures.get(i, item.failure)) for i, item in enumerate(items)]
+
+    def _images(self, batch: Batch) -> list[Tensor | Failure]:
+        """Return the images that the loader left to the device, on it: (H, W, 3) uint8 each."""
+        if len(self._raw) < batch.raw_used:
+            self._raw = torch.empty(len(batch.buffer.raw), dtype=torch.uint8, device=self._pixels.device)
+        self._raw[: batch.raw_used].copy_(batch.buffer.raw[: batch.raw_used], non_blocking=True)
+        jpegs = iter(decode_batch([raw.jpeg for raw in batch.raws if raw.jpeg is not None], self._pixels.device))
+        return [self._raw[raw.at].view(raw.shape) if raw.jpeg is None else next(jpegs) for raw in batch.raws]
+
+    def _looks(self, image: Tensor, raw: Raw) -> Any:
+        height, width, _ = image.shape
+        sight = self._sight
+        return looks(height, width, sight.preset, digest=raw.digest, views=sight.views, seed=sight.view_seed)
+
+    def _by_layer(self, rows: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+        """Take the views of each image apart: per tap (n V, *shape) -> per layer (n, *shape), in memory of its own."""
+        views = self._sight.views
+        taken = {tap: values.reshape(n, views, *values.shape[1:]) for tap, values in rows.items()}
+        return {view_of(tap, view): values[:, view].copy() for view in range(views) for tap, values in taken.items()}
+
+
+def _checked(rows: dict[str, np.ndarray], items: Sequence[Loaded], store: str) -> list[Loaded]:
+    """Make a Failure of each record with a number that the stored type cannot hold; what has none gets NaN rows."""
+    flat = [values.reshape(len(items), -1) for values in rows.values()]
+    finite = np.logical_and.reduce([np.isfinite(values).all(1) for values in flat])
+    checked = [
+        item if item.failure or fine else replace(item, failure=not_finite(store))
+        for item, fine in zip(items, finite.tolist(), strict=True)
+    ]
+    bad = np.array([item.failure is not None for item in checked], bool)
+    for values in rows.values():
+        values[bad] = np.nan
+    return checked
+
+
+class _CpuClock:
+    """CPU time of this thread: cores are shared with those that decode."""
+
+    def mark(self) -> float:
+        return time.thread_time()
+
+    def seconds(self, began: float, ended: float) -> float:
+        return ended - began
+
+
+class _GpuClock:
+    """Time on the device, from events in a stream."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        return event
+
+    def seconds(self, began: Any, ended: Any) -> float:
+        ended.synchronize()
+        return began.elapsed_time(ended) / 1e3
+
+
+def _clock(stream: Any) -> _CpuClock | _GpuClock:
+    return _GpuClock(stream) if stream else _CpuClock()

@@ -1,0 +1,29 @@
+"""A trace: what every thread did when, for the viewers of browsers (chrome://tracing, ui.perfetto.dev)."""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Trace:
+    """Collects spans of time, from any thread; `write` makes a file of Chrome's trace event format."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+
+    def span(self, name: str, began_s: float, ended_s: float, **details: object) -> None:
+        """Note that this thread did something between two readings of `time.perf_counter`."""
+        at = {"pid": os.getpid(), "tid": threading.get_native_id(), "ts": began_s * 1e6, "dur": (ended_s - began_s) * 1e6}
+        self._events.append({"name": name, "ph": "X", "args": details, **at})
+
+    def name_thread(self) -> None:
+        """Show this thread under its name."""
+        at = {"pid": os.getpid(), "tid": threading.get_native_id()}
+        name = {"name": threading.current_thread().name}
+        self._events.append({"name": "thread_name", "ph": "M", "args": name, **at})
+
+    def write(self, path: Path) -> None:
+        """Write what was collected as JSON."""
+        path.write_text(json.dumps({"traceEvents": self._events, "displayTimeUnit": "ms"}))
