@@ -150,7 +150,9 @@ cache_option = click.option("--cache", type=FOLDER, default=Path("cache"), help=
 root_option = click.option(
     "--root", type=FOLDER, help="Folder that the paths of a manifest start from, or where torchvision keeps a data set."
 )
-device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1; extract: also cuda:0,cuda:1 or cuda:all.")
+device_option = click.option(
+    "--device", default="auto", help="auto, cpu, cuda, cuda:1; extract: also cuda:0,cuda:1 or cuda:all."
+)
 
 
 class LogLines(logging.Handler):
@@ -298,7 +300,9 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
 @click.option("--dry-run", is_flag=True, help="Say what would be computed and written, and how long it takes.")
 @click.option(
-    "--profile", type=click.Path(dir_okay=False, path_type=Path), help="Write a trace for ui.perfetto.dev into this file."
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a trace for ui.perfetto.dev into this file.",
 )
 @click.option("--rehash", is_flag=True, help="Read every image and all of the cache again, whatever their times say.")
 @click.option("--retry-failed", is_flag=True, help="Compute bad rows again.")

@@ -12,8 +12,8 @@ import numpy as np
 from classify.bundle import Bundle, read_bundle
 from classify.calibrate import losses
 from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
-from extract.errors import BundleError, FitError
 from extract.engines.local import Work, open_stream
+from extract.errors import BundleError, FitError
 from extract.forward import Extractor, rebuild_extractor
 from extract.lanes import Done
 from extract.loader import Loaded

@@ -6,7 +6,7 @@ own: while the network works on one batch, the next one is copied, resized and c
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,7 +63,7 @@ class Stream:
         self, extractor: Extractor, runner: Runner, loader: Loader, *, lanes: int, trace: Trace | None = None
     ) -> None:
         self.extractor, self.runner, self._loader = extractor, runner, loader
-        self._lanes, self._trace = lanes, trace
+        self._lanes, self.trace = lanes, trace
 
     def run(self, records: Iterable[Record]) -> Generator[Done, None, None]:
         """Yield the records batch by batch, in order.
@@ -91,8 +91,8 @@ class Stream:
             began = time.perf_counter()
             rows, items, seconds = lane.compute(batch)
             batch.release()
-            if self._trace:
-                self._trace.span("batch", began, time.perf_counter(), number=batch.number, images=len(batch))
+            if self.trace:
+                self.trace.span("batch", began, time.perf_counter(), number=batch.number, images=len(batch))
             done.put(Done(batch.number, items, rows, self._shared(seconds, items)))
         going.discard(i)
         if not going:  # of two that see it, both may say so

@@ -22,6 +22,7 @@ from extract.decoding import Decoded, Decoder
 from extract.images import DECODERS
 from extract.resample import ON_A_DEVICE, render
 from extract.spec import Failure, Preprocessing, Recipe, Record
+from extract.trace import Trace
 from extract.views import Look, looks
 
 RAW_BYTES = 1 << 20
@@ -133,18 +134,26 @@ class Batch:
 class Loader:
     """Loads images on up to `workers` threads, each with a process that decodes; they live until `close`.
 
-    `buffers` batches of `batch_size` are under way at most. With `raw` images may be left to be resized on a device,
-    and with `pinned` batches are in memory that a GPU reads by itself. Use it as a context manager.
+    `buffers` batches of `batch_size` are under way at most. `on_gpu` leaves images to a GPU to be resized, in memory
+    that it reads by itself. A `trace` is told of every image. Use it as a context manager.
     """
 
     def __init__(
-        self, sight: Sight, *, workers: int, batch_size: int, buffers: int = 3, raw: bool = False, pinned: bool = False
+        self,
+        sight: Sight,
+        *,
+        workers: int,
+        batch_size: int,
+        buffers: int = 3,
+        on_gpu: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         self.sight = sight
         self.batch_size = batch_size
         self.workers = workers
-        self._raw = raw and sight.preset.interpolation in ON_A_DEVICE
-        self._buffers = [Buffer(batch_size, sight, raw=self._raw, pinned=pinned) for _ in range(buffers)]
+        self._trace = trace
+        self._raw = on_gpu and sight.preset.interpolation in ON_A_DEVICE
+        self._buffers = [Buffer(batch_size, sight, raw=self._raw, pinned=on_gpu) for _ in range(buffers)]
         self._decoders = [Decoder(sight.short_px, leave_jpeg=sight.decoder == "gpu") for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -191,7 +200,12 @@ class Loader:
                 if not asked:
                     return
                 batch, place = asked.popleft()
-                if batch.note(place, self._bring(decoder.answer(), batch, place)):
+                began = time.perf_counter()
+                item = self._bring(decoder.answer(), batch, place)
+                if self._trace:
+                    said = item.failure.reason if item.failure else "ok"
+                    self._trace.span("image", began, time.perf_counter(), id=batch.records[place].id, outcome=said)
+                if batch.note(place, item):
                     ready.put(batch)
         except BaseException:
             decoder.stop()  # its answers belong to no one any more

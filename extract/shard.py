@@ -56,6 +56,7 @@ class Filling:
         layers = {name: np.empty((most, *shape), store) for name, shape in shapes.items()}
         self._rows = Rows(layers, np.zeros((most, 32), np.uint8), [])
         self._most = most
+        self._trace = stream.trace
         self._stages = Stages()
         self._began = time.time()
         self.n = 0
@@ -78,7 +79,10 @@ class Filling:
         began = time.perf_counter()
         kept = self._rows.first(self.n)
         name = write_shard(folder, kept, self._recipe.key, json.dumps(self._writer))
-        self._stages.add({"write": time.perf_counter() - began})
+        ended = time.perf_counter()
+        self._stages.add({"write": ended - began})
+        if self._trace:
+            self._trace.span("shard", began, ended, file=name, rows=self.n)
         return Receipt(name, self.n, kept.bad, self._stages, (self._began, time.time()), self._writer["runner"])
 
 
@@ -87,8 +91,8 @@ def write_shards(
 ) -> Generator[Receipt, None, None]:
     """Write the rows of the records as shards of `most` rows into `folder`, and yield a receipt for each.
 
-    `on_rows` is called after every batch with the number of its rows and of the bad ones among them. At Ctrl-C the rows that are done are written, and
-    KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
+    `on_rows` is called after every batch with the number of its rows and of the bad ones among them. At Ctrl-C the rows
+    that are done are written, and KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
     """
     filling, stopped = Filling(stream, most), False
     writing: deque[Future[Receipt]] = deque()

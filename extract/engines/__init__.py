@@ -5,7 +5,6 @@ those, and yields receipts in any order. It ends with KeyboardInterrupt once Ctr
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from extract.devices import device_names
 from extract.engines import local, processes

@@ -14,7 +14,7 @@ from extract.allocator import keep_memory
 from extract.forward import Extractor
 from extract.lanes import Stream, lanes_on
 from extract.loader import Loader, Sight
-from extract.progress import Progress, Silent
+from extract.progress import Progress
 from extract.runners import Runner, prepare
 from extract.runners.choice import choose
 from extract.shard import Receipt, write_shards
@@ -65,7 +65,7 @@ def open_stream(
     spec: ExtractSpec,
     work: Work,
     *,
-    note: Callable[[str], None] = Silent().note,
+    note: Callable[[str], None] = lambda _: None,
     trace: Trace | None = None,
 ) -> Iterator[Stream]:
     """Open what the images of `work` will flow through, everything started. One thread may use it at a time."""
@@ -73,14 +73,13 @@ def open_stream(
     threads = torch.get_num_threads()
     lanes = lanes_on(extractor.device, work.share)
     batch_size = min(spec.batch_size or extractor.batch_size, work.most, max(1, -(-work.n_images // lanes)))
-    on_gpu = extractor.device.type == "cuda"
     loader = Loader(
         Sight.of(extractor.recipe),
         workers=max(1, min(spec.workers, work.n_images)),
         batch_size=batch_size,
         buffers=2 * lanes + 1,
-        raw=on_gpu,
-        pinned=on_gpu,
+        on_gpu=extractor.device.type == "cuda",
+        trace=trace,
     )
     with loader:
         loader.start()

@@ -136,7 +136,9 @@ def _prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe
     for tap, name, distance in _beyond(got, expected, tolerance):
         said = f"{recipe.precision} is too coarse for the layer {tap}" if coarse else f"the fast road fails layer {tap}"
         remedy = f"Take {'--precision fp32' if coarse else '--compile none'}. No row was written"
-        raise DriftError(f"{said}: off by {distance:.1e} of a row's length", where=f"golden image {name}", remedy=remedy)
+        raise DriftError(
+            f"{said}: off by {distance:.1e} of a row's length", where=f"golden image {name}", remedy=remedy
+        )
 
 
 def _storable(rows: np.ndarray, store: str) -> np.ndarray:
