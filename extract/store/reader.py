@@ -101,7 +101,8 @@ class FeatureSet(Tables):
     def check_layer(self, layer: str) -> None:
         """Raise StoreError where there is no layer of that name, and say which there are."""
         if layer not in self.shapes:
-            unknown("layer", layer, self.shapes, StoreError)
+            more = f"Further views of each end in @1 to @{self.views - 1}." if self.views > 1 else ""
+            unknown("layer", layer, self.layers, StoreError, remedy=more)
 
     def load(self, layer: str | None = None, rows: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return X, y (n,) int64 with -1 for none, and ids, of some rows; of all good ones by default.

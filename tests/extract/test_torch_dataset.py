@@ -66,7 +66,7 @@ def test_maps_are_items_too(features, layer):
 
 
 def test_a_layer_that_is_not_stored_is_refused_at_once(features):
-    with pytest.raises(StoreError, match=r"no layer 'a:map@3' .*Known: a:map, penultimate, a:map@1"):
+    with pytest.raises(StoreError, match=r"no layer 'a:map@3' .*end in @1 to @2\. Known: a:map, penultimate"):
         FeatureDataset(features, "a:map@3")
 
 
