@@ -1,9 +1,8 @@
 """New images -> answers: the bundle's own network and head, over the same loader and forward pass as `extract`."""
 
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +79,10 @@ def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     except IMPOSSIBLE as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
-    if (width := math.prod(extractor.shapes[bundle.layer])) != bundle.width:
-        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {width}"
+    if (shape := extractor.shapes[bundle.layer]) != (bundle.width,):
+        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {shape}"
         raise BundleError(said, where=where, remedy=remedy)
-    return bundle, extractor
+    return bundle, replace(extractor, recipe=replace(bundle.recipe, views=1, view_seed=0))
 
 
 def _probabilities(
