@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -13,34 +14,60 @@ class Ended(Exception):  # noqa: N818 not an error: nothing more goes through
 
 
 class Channel(Generic[T]):
-    """Items pass from any number of threads to any number of threads, never more than `room` of them under way."""
+    """Items pass from any number of threads to any number of threads, never more than `room` of them under way.
+
+    Without threading's Condition: Ctrl-C may leave that locked for ever, and everyone else waiting for it.
+    """
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._items: deque[T] = deque()
         self._finished = self._ended = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._bells: list[SimpleQueue[None]] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it was finished, and not ended, and all items have been taken."""
+        with self._lock:
+            return self._finished and not self._ended and not self._items
 
     def put(self, item: T) -> None:
         """Hand an item on, once there is room for it; raises Ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or len(self._items) < self._room)
-            if self._ended:
-                raise Ended
-            self._items.append(item)
-            self._changed.notify_all()
+        while True:
+            with self._lock:
+                if self._ended:
+                    raise Ended
+                if len(self._items) < self._room:
+                    self._items.append(item)
+                    self._ring()
+                    return
+                bell = self._hang_up()
+            bell.get()
 
     def get(self, *, wait: bool = True) -> T | None:
         """Return the next item, and None where there is none yet and nobody is to `wait`; raises Ended."""
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._ended or self._finished or self._items)
-            if self._ended or (self._finished and not self._items):
-                raise Ended
-            if not self._items:
-                return None
-            self._changed.notify_all()
-            return self._items.popleft()
+        while True:
+            with self._lock:
+                if self._ended or (self._finished and not self._items):
+                    raise Ended
+                if self._items:
+                    self._ring()
+                    return self._items.popleft()
+                if not wait:
+                    return None
+                bell = self._hang_up()
+            bell.get()
+
+    def _hang_up(self) -> "SimpleQueue[None]":
+        """Return a bell that rings at the next change."""
+        self._bells.append(SimpleQueue())
+        return self._bells[-1]
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.put(None)
+        self._bells.clear()
 
     def __iter__(self) -> Iterator[T]:
         """Yield items until there will be no more."""
@@ -54,37 +81,49 @@ class Channel(Generic[T]):
 
     def finish(self) -> None:
         """Say that no more items will come; those under way still pass."""
-        with self._changed:
+        with self._lock:
             self._finished = True
-            self._changed.notify_all()
+            self._ring()
 
     def end(self) -> None:
         """Let go everyone who waits, now; items under way are dropped."""
-        with self._changed:
+        with self._lock:
             self._ended = True
-            self._changed.notify_all()
+            self._ring()
 
 
 class Crew:
-    """Threads and the channels between them: what one of them raises ends all of them, and comes out of `check`."""
+    """Threads and the channels between them: what one of them raises ends all of them, and comes out of `check`.
+
+    Leaving it ends all threads and waits for them; where it is left because a channel has ended, it raises what a
+    thread raised.
+    """
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
         self._channels: list[Channel[Any]] = []
+        self._ended = False
         self._error: BaseException | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end()
         self.join()
+        if kind is Ended:
+            self.check()
 
     def channel(self, room: int) -> "Channel[Any]":
         """Make a channel that ends with the crew."""
-        self._channels.append(Channel(room))
-        return self._channels[-1]
+        channel = Channel(room)
+        with self._lock:
+            self._channels.append(channel)
+            ended = self._ended
+        if ended:
+            channel.end()
+        return channel
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start a thread that works until it is done, or a channel that it waits for has ended."""
@@ -104,13 +143,16 @@ class Crew:
 
     def end(self) -> None:
         """Let all threads go, now."""
+        with self._lock:
+            self._ended = True
         for channel in self._channels:
             channel.end()
 
     def join(self) -> None:
         """Wait until all threads have gone."""
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():  # one that could not be started cannot be joined
+                thread.join()
 
     def check(self) -> None:
         """Raise what a thread raised first, if one did."""
