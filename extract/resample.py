@@ -159,10 +159,10 @@ def _rendered(images: Sequence[Tensor], looks: Sequence[Sequence[Look]], interpo
     side = plan.across.first.shape[1]
     arrays = (plan.line, plan.owner, plan.across.first, plan.down.first)
     line, owner, across, down = (_sent(array, images[0].device) for array in arrays)
-    output = torch.arange(down.numel(), device=down.device)
+    output = torch.arange(down.numel(), dtype=torch.int32, device=down.device)
     column = owner[:, None] * side + output[:side]
     pixels = torch.cat([image.reshape(-1, 3) for image in images])
-    lines = _weigh(pixels, (line[:, None] + across[owner]).view(-1), column.view(-1), plan.across)
+    lines = _weigh(pixels, (line[:, None] + across.index_select(0, owner)).view(-1), column.view(-1), plan.across)
     made = _weigh(lines.view(-1, side * 3), down.view(-1), output, plan.down)
     return made.view(-1, side, side, 3).permute(0, 3, 1, 2)
 
@@ -171,8 +171,8 @@ def _rendered(images: Sequence[Tensor], looks: Sequence[Sequence[Look]], interpo
 class _Taps:
     """How outputs of an axis come from its inputs, or those of many axes.
 
-    Output i is the sum of the inputs from `first[i]` (int64) on, each times its weight in `weights[i]` (K int32), over
-    two to the `precision[i]` (int32), rounded and clipped.
+    Output i is the sum of the inputs from `first[i]` on, each times its weight in `weights[i]` (K int32), over two to
+    the `precision[i]` (int32), rounded and clipped.
     """
 
     first: np.ndarray
@@ -182,7 +182,7 @@ class _Taps:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What becomes of a table of pixels: where each line begins in it and whose it is, (L,) int64 both.
+    """What becomes of a table of pixels: where each line begins in it and whose it is, (L,) both.
 
     Taps `across` (B, S) count pixels from the beginning of a line, and taps `down` (B, S) count lines.
     """
@@ -201,7 +201,6 @@ def _plan(sizes: Sequence[tuple[int, int]], looks: Sequence[Sequence[Look]], int
         for look in chosen:
             horizontal, vertical = _axes(look, interpolation)
             used = np.arange(vertical.first[0], vertical.first[-1] + vertical.weights.shape[1])
-            used = used[used < look.region[2]]
             lines.append(pixels + (look.region[0] + used) * width + look.region[1])
             across.append(horizontal)
             down.append(replace(vertical, first=vertical.first - used[0] + before))
@@ -239,7 +238,7 @@ def _taps(length: int, size: int, begin: int, side: int, interpolation: str) -> 
     reach = known.reach * max(step, 1.0)
     centre = step * (np.arange(size) + 0.5)
     first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
-    count = np.minimum(np.minimum((centre + reach + 0.5).astype(np.int64), length) - first, math.ceil(reach) * 2 + 1)
+    count = np.minimum((centre + reach + 0.5).astype(np.int64), length) - first
     k = np.arange(count.max())
     distance = np.abs((k + first[:, None] - centre[:, None] + 0.5) * (1 / step if step >= 1 else 1.0))
     values = np.where(k < count[:, None], known.value(distance), 0.0)
@@ -257,7 +256,8 @@ def _precision(largest: float) -> int:
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)  # or it would wait for all work on the device
+    """Copy integers to a device, without a wait for the work there; 32 bits are enough to count pixels."""
+    return torch.from_numpy(array.astype(np.int32, copy=False)).to(device, non_blocking=True)
 
 
 def _weigh(table: Tensor, first: Tensor, row: Tensor, taps: _Taps) -> Tensor:
@@ -268,14 +268,14 @@ def _weigh(table: Tensor, first: Tensor, row: Tensor, taps: _Taps) -> Tensor:
     n_taps = taps.weights.shape[-1]
     weights = _sent(taps.weights, table.device).view(-1, n_taps)
     precision = _sent(taps.precision, table.device).view(-1, 1)
-    reach = torch.arange(n_taps, device=table.device)
+    reach = torch.arange(n_taps, dtype=torch.int32, device=table.device)
     made = torch.empty((len(first), table.shape[1]), dtype=torch.uint8, device=table.device)
     at_once = max(1, PORTION_PRODUCTS // (n_taps * table.shape[1]))
     for part, begin, chosen in zip(made.split(at_once), first.split(at_once), row.split(at_once), strict=True):
-        # Where shorter taps end in zeros, they may point behind the table.
+        # Taps that end in zeros may point behind the table.
         at = (begin[:, None] + reach).clamp_(max=len(table) - 1)
         taken = table.index_select(0, at.view(-1)).view(*at.shape, -1)
-        total = (taken * weights[chosen, :, None]).sum(1, dtype=torch.int32)
-        bits = precision[chosen]
+        total = (taken * weights.index_select(0, chosen)[:, :, None]).sum(1, dtype=torch.int32)
+        bits = precision.index_select(0, chosen)
         part.copy_((total + (1 << (bits - 1)) >> bits).clamp_(0, 255))
     return made
