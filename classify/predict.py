@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,12 @@ def _probabilities(
     """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
     done = 0
     wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers)
-    with open_stream(extractor, wanted, Work(records, len(records)), note=progress.note) as stream:
-        for batch in stream.run(records):
+    work = Work(records, len(records))
+    with (
+        open_stream(extractor, wanted, work, note=progress.note) as stream,
+        closing(stream.run(records)) as batches,
+    ):
+        for batch in batches:
             yield records[done : done + len(batch.items)], (batch.items, _shares(bundle, batch))
             done += len(batch.items)
 

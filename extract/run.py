@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ SHARD_BYTES = 64 << 20
 MUCH = 1 << 30
 """Bytes to write that are said before the work begins."""
 
+ById = Mapping[str, tuple[Signature, bytes]]
+"""Which files were read, by the id of their record, and what they hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -84,7 +87,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         if miss:
             job.progress.note(f"new features: {miss['nearest']} differs in: {'; '.join(miss['differs_in'])}")
         stored, damaged = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, thorough=spec.rehash)
-        plan, contents = plan_of(job, stored)
+        plan, contents = plan_of(job, stored, remember=lambda by_id: remember(job, by_id))
         before = opened(job.folder / INDEX)
         check_still_there(before, plan.entries)
         if contents.changed:
@@ -110,7 +113,7 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     job = open_job(spec, progress or Silent())
     recipe = job.extractor.recipe
     stored, _ = stored_shards(job.folder / SHARDS, recipe.key, thorough=spec.rehash)
-    plan, _ = plan_of(job, stored)
+    plan, _ = plan_of(job, stored, remember=lambda _: None)
     return {
         "features": job.name,
         "key": recipe.key,
@@ -144,15 +147,15 @@ def open_job(spec: ExtractSpec, progress: Progress) -> Job:
     return Job(spec, source, extractor, folder, progress)
 
 
-def plan_of(job: Job, stored: Sequence[Shard]) -> tuple[Plan, Contents]:
-    """Plan what the cache lacks, once it is sure that the name fits the data."""
+def plan_of(job: Job, stored: Sequence[Shard], *, remember: Callable[[ById], None]) -> tuple[Plan, Contents]:
+    """Plan what the cache lacks, once it is sure that the name fits the data; `remember` is called at Ctrl-C."""
     known = Known() if job.spec.rehash else read_known(job.folder.parent / CONTENTS)
     contents = find_contents(
         job.source.records,
         known,
         workers=job.spec.workers,
         progress=job.progress,
-        remember=lambda by_id: remember(job, by_id),
+        remember=remember,
     )
     entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
     check_same_data(job.folder, job.source.origin, entries)
@@ -160,7 +163,7 @@ def plan_of(job: Job, stored: Sequence[Shard]) -> tuple[Plan, Contents]:
     return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
 
 
-def remember(job: Job, by_id: Mapping[str, tuple[Signature, bytes]]) -> None:
+def remember(job: Job, by_id: ById) -> None:
     """Note which files were read, so that the next run need not; without room for it, it reads them again."""
     try:
         write_known(job.folder.parent / CONTENTS, by_id)
@@ -184,6 +187,8 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
 
 def check_room(job: Job, plan: Plan) -> None:
     """Say before the work begins that much is to be written; raise StoreError where the disk has no room for it."""
+    if not plan.computed:
+        return
     needed, free = plan.computed * job.row_bytes, files.free_bytes(job.folder)
     said = f"{plan.computed:,} rows take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
     if needed > free:

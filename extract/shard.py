@@ -67,12 +67,13 @@ class Filling:
 
     def add(self, done: Done) -> None:
         """Take the rows of a batch."""
-        start, self.n = self.n, self.n + len(done.items)
+        end = self.n + len(done.items)
         for name, values in done.rows.items():
-            self._rows.layers[name][start : self.n] = values
-        self._rows.digests[start : self.n] = [np.frombuffer(item.digest, np.uint8) for item in done.items]
+            self._rows.layers[name][self.n : end] = values
+        self._rows.digests[self.n : end] = [np.frombuffer(item.digest, np.uint8) for item in done.items]
         self._rows.failures.extend(item.failure for item in done.items)
         self._stages.add(done.seconds)
+        self.n = end  # last: where Ctrl-C comes in between, these rows do not count
 
     def write(self, folder: Path) -> Receipt:
         """Write the shard, and say what was done."""
@@ -117,4 +118,6 @@ def write_shards(
 def _written(writing: deque[Future[Receipt]], *, left: int) -> Iterable[Receipt]:
     """Yield the receipts of what is written, and wait for it where more than `left` shards are still being written."""
     while writing and (writing[0].done() or len(writing) > left):
-        yield writing.popleft().result()
+        receipt = writing[0].result()  # where Ctrl-C comes while it is waited for, it comes again
+        writing.popleft()
+        yield receipt

@@ -110,7 +110,7 @@ def echo_extract(done: dict[str, Any]) -> None:
         click.echo(f"  and {done['bad'] - len(done['bad_rows'])} more; all reasons: /status and /errors", err=True)
     if done["hint"] and done["seconds"] > LONG_S:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in done["stages"].items() if share >= 0.005)
-        click.echo(f"Time: {shares} ({done['runner']}). {done['hint'].capitalize()}")
+        click.echo(f"Time: {shares} ({done['runner']}). {done['hint'][0].upper()}{done['hint'][1:]}")
     click.echo(f"Features: {done['path']}")
 
 

@@ -11,6 +11,8 @@ import torch
 
 from extract import golden
 from extract.allocator import keep_memory
+from extract.devices import device_names
+from extract.errors import OptionError
 from extract.forward import Extractor
 from extract.lanes import Stream, lanes_on
 from extract.loader import Loader, Sight
@@ -21,8 +23,9 @@ from extract.shard import Receipt, write_shards
 from extract.spec import ExtractSpec, Record
 from extract.trace import Trace
 
-PROBE_IMAGES, PROBE_BATCH, PROBE_S = 256, 8, 4.0
-"""How much is computed to tell how long the rest will take: images at most, images a batch, seconds at most."""
+PROBE_BATCH, PROBE_ROUNDS, PROBE_S = {"cpu": 8, "cuda": None}, 8, 4.0
+"""How much is computed to tell how long the rest will take: images a batch (None: as always), batches of each lane, and
+seconds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,34 @@ def compute(
     work: Work, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
 ) -> Generator[Receipt, None, None]:
     """Compute rows and yield a receipt for each shard on disk; the golden images go before them."""
-    trace = Trace() if spec.profile else None
-    with open_stream(extractor, spec, work, note=progress.note, trace=trace) as stream:
+    with (
+        _traced(spec.profile) as trace,
+        open_stream(extractor, spec, work, note=progress.note, trace=trace) as stream,
+    ):
         golden.prove(extractor, stream, folder.parent)
-        try:
-            yield from write_shards(stream, work.records, folder, most=work.most, on_rows=progress.advance)
-        finally:
-            if trace and spec.profile:
-                trace.write(spec.profile)
+        yield from write_shards(stream, work.records, folder, most=work.most, on_rows=progress.advance)
+
+
+@contextmanager
+def _traced(path: Path | None) -> Iterator[Trace | None]:
+    """Collect a trace and write it in the end; an empty one first, to learn in time that it cannot be written."""
+    if path is None:
+        yield None
+        return
+    trace = Trace()
+    _write(trace, path)
+    try:
+        yield trace
+    finally:
+        _write(trace, path)
+
+
+def _write(trace: Trace, path: Path) -> None:
+    try:
+        trace.write(path)
+    except OSError as error:
+        said = f"the trace cannot be written ({error.strerror})"
+        raise OptionError(said, where=str(path), remedy="Take another file for --profile") from error
 
 
 @contextmanager
@@ -100,15 +123,28 @@ def _runner(extractor: Extractor, spec: ExtractSpec, n_images: int, batch_size: 
 
 
 def probe(shards: Sequence[Sequence[Record]], extractor: Extractor, spec: ExtractSpec) -> float:
-    """Compute a few rows, keep none, and return images per second, start-up and compiling apart."""
-    records = list(islice(chain.from_iterable(shards), PROBE_IMAGES))
+    """Compute a few rows, keep none, and return images per second, start-up and compiling apart.
+
+    Of several devices one computes, with its share of the cores, and stands for all.
+    """
+    n_devices = len(device_names(spec.device))
+    lanes = lanes_on(extractor.device, n_devices)
+    batch_size = spec.batch_size or PROBE_BATCH[extractor.device.type] or extractor.batch_size
+    records = list(islice(chain.from_iterable(shards), PROBE_ROUNDS * lanes * batch_size))
     compiler = "none" if spec.compile == "auto" else spec.compile
-    quick = replace(spec, compile=compiler, batch_size=spec.batch_size or PROBE_BATCH)
-    with open_stream(extractor, quick, Work(records, len(records))) as stream, closing(stream.run(records)) as batches:
-        marks = [(0, time.perf_counter())]
+    workers = max(1, spec.workers // n_devices)
+    quick = replace(spec, compile=compiler, batch_size=batch_size, workers=workers)
+    with open_stream(extractor, quick, Work(records, len(records), share=n_devices)) as stream:
+        return n_devices * _speed(stream, records, lanes)
+
+
+def _speed(stream: Stream, records: Sequence[Record], lanes: int) -> float:
+    """Measure images per second, from when each lane has done a batch, as the first ones begin at a standstill."""
+    marks = [(0, time.perf_counter())]
+    with closing(stream.run(records)) as batches:
         for batch in batches:
             marks.append((marks[-1][0] + len(batch.items), time.perf_counter()))
             if marks[-1][1] - marks[0][1] > PROBE_S:
                 break
-    (before, began), (after, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]  # the first batch came from standing
+    (before, began), (after, ended) = marks[lanes if len(marks) > 2 * lanes else 0], marks[-1]
     return (after - before) / max(ended - began, 1e-9)

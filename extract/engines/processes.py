@@ -2,17 +2,15 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self, cast
 
 from extract import errors
 from extract.channel import Channel, Crew
@@ -22,13 +20,17 @@ from extract.errors import EngineError, OffshelfError
 from extract.forward import Extractor
 from extract.progress import Progress
 from extract.shard import Receipt
-from extract.spec import ExtractSpec, Record
+from extract.spec import ExtractSpec, Recipe, Record
 
+# The pipes are taken away before anything is imported: what libraries print must not get between the messages.
 PROGRAM = """\
-import json, sys
+import json, os, sys
 sys.path[:] = json.loads(sys.argv.pop(1))
+pipes = os.dup(0), os.dup(1)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(2, 1)
 from extract.engines.worker import main
-main()
+main(*pipes)
 """
 
 Message = dict[str, Any]
@@ -39,52 +41,114 @@ def run(
 ) -> Generator[Receipt, None, None]:
     """Compute the rows of all records with one process for each device of the spec; yield a receipt for each shard.
 
-    The processes read the recipe and the weights beside `folder`. Raises EngineError where one of them dies; what any
-    of them has written is kept.
+    The processes read the weights beside `folder`. Raises EngineError where one of them dies; the shards that any of
+    them has written are kept.
     """
-    del extractor  # each process has its own
     if not shards:
         return
-    todo, lock, said = deque(shards), threading.Lock(), set()
-    stopped = False
-    with Crew() as crew:
-        messages = crew.channel(64)
-        children = [_start(order) for order in _orders(shards, folder, spec)]
+    todo = Todo(deque(shards))
+    with contextlib.ExitStack() as ends, Crew() as crew:
+        messages: Channel[Message] = crew.channel(64)
+        orders = _orders(shards, extractor.recipe, folder, spec)
+        children = [ends.enter_context(Child(order)) for order in orders]
         try:
-            going = set(range(len(children)))
-            for i, child in enumerate(children):
-                crew.start(f"device {i}", partial(_listen, child, todo, lock, messages, going, i))
-            yield from _receipts(messages, progress, said)
-            crew.check()
-        except KeyboardInterrupt:
-            stopped = True
-            todo.clear()
+            going = set(children)
             for child in children:
-                child.send_signal(signal.SIGINT)
-            yield from _receipts(messages, progress, said)
+                crew.start(child.device, partial(_listen, child, todo, messages, going))
+            yield from _until_stopped(messages, children, todo, progress)
+            crew.check()
         finally:
-            _leave(children)
-    if stopped:
+            for child in children:
+                child.kill()
+    if todo.stopped:
         raise KeyboardInterrupt
 
 
-def _orders(shards: Sequence[Sequence[Record]], folder: Path, spec: ExtractSpec) -> list[Order]:
+@dataclass(slots=True)
+class Todo:
+    """The shards that no process has yet; `stopped` says that there are no more for a reason."""
+
+    shards: deque[Sequence[Record]]
+    stopped: bool = False
+
+    def take(self) -> Sequence[Record]:
+        """Take a shard, for any thread; nothing where there are none."""
+        with contextlib.suppress(IndexError):
+            return self.shards.popleft()
+        return ()
+
+    def stop(self) -> None:
+        """Give out no more."""
+        self.stopped = True
+        self.shards.clear()
+
+
+class Child:
+    """A process that computes on one device. As a context manager it leaves nothing behind."""
+
+    def __init__(self, order: Order) -> None:
+        self.device = order.device
+        self._process = _started(order)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        with contextlib.suppress(OSError), self._process:  # what it did not take any more cannot be flushed
+            pass
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what it says, until it ends. Half a line is what it was killed at."""
+        for line in cast(IO[str], self._process.stdout):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+    def give(self, records: Sequence[Record]) -> None:
+        """Give it records to compute, or none where there are no more."""
+        jobs = cast(IO[str], self._process.stdin)
+        with contextlib.suppress(OSError, ValueError):  # it has died or was told to stop: the end of its output tells
+            jobs.write(json.dumps([(r.id, r.path, r.span) for r in records]) + "\n")
+            jobs.flush()
+
+    def stop(self) -> None:
+        """Have it write what is done, and end."""
+        with contextlib.suppress(OSError):
+            cast(IO[str], self._process.stdin).close()
+
+    def ended(self) -> str:
+        """Wait for its end, and say what was wrong with it; "" for nothing."""
+        code = self._process.wait()
+        names = {number.value: number.name for number in signal.Signals}
+        return names.get(-code, f"exit code {code}") if code else ""
+
+    def kill(self) -> None:
+        """End it now, if it runs."""
+        self._process.kill()
+
+
+def _orders(shards: Sequence[Sequence[Record]], recipe: Recipe, folder: Path, spec: ExtractSpec) -> list[Order]:
     names = device_names(spec.device)
-    n_images, most = sum(map(len, shards)), max(map(len, shards))
     first = Order(
         device="",
+        recipe=recipe.to_json(indent=None),
         folder=str(folder),
-        n_images=-(-n_images // len(names)),
-        most=most,
+        n_images=-(-sum(map(len, shards)) // len(names)),
+        most=max(map(len, shards)),
         share=len(names),
         workers=max(1, spec.workers // len(names)),
         batch_size=spec.batch_size,
         compile=spec.compile,
     )
-    return [replace(first, device=name) for name in names]
+    return [replace(first, device=name, profile=_profile(spec.profile, i)) for i, name in enumerate(names)]
 
 
-def _start(order: Order) -> "subprocess.Popen[str]":
+def _profile(path: Path | None, i: int) -> str | None:
+    """Name the trace of one process: `trace.json` -> `trace-0.json`."""
+    return str(path.with_stem(f"{path.stem}-{i}")) if path else None
+
+
+def _started(order: Order) -> "subprocess.Popen[str]":
     """Start a process of its own session, so that Ctrl-C reaches it through us, once."""
     command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path), json.dumps(asdict(order))]
     pipe = subprocess.PIPE
@@ -95,57 +159,51 @@ def _start(order: Order) -> "subprocess.Popen[str]":
         raise EngineError(said, where=sys.executable, remedy="Check that it runs, or name fewer devices") from error
 
 
-def _listen(
-    child: "subprocess.Popen[str]",
-    todo: "deque[Sequence[Record]]",
-    lock: threading.Lock,
-    messages: Channel[Message],
-    going: set[int],
-    i: int,
-) -> None:
+def _listen(child: Child, todo: Todo, messages: Channel[Message], going: set[Child]) -> None:
     """Give a process shards as it asks for them, and pass on what it says, until it ends."""
-    assert child.stdin  # noqa: S101 it has a pipe
-    assert child.stdout  # noqa: S101
-    for line in child.stdout:
-        message = json.loads(line)
+    for message in child.messages():
         if "next" in message:
-            with lock:
-                records = todo.popleft() if todo else ()
-            with contextlib.suppress(BrokenPipeError):  # it has died, which the end of its output tells
-                child.stdin.write(json.dumps([(r.id, r.path, r.span) for r in records]) + "\n")
-                child.stdin.flush()
+            child.give(todo.take())
         elif "error" in message:
             raise _error(message["error"])
         else:
             messages.put(message)
-    if code := child.wait():
-        remedy = "Run the same command again: the rows that are done are kept"
-        raise EngineError(f"a process that computes ended too early (exit code {code})", remedy=remedy)
-    going.discard(i)
+    if (wrong := child.ended()) and not todo.stopped:
+        remedy = "Run the same command again: it goes on from the rows that are written"
+        raise EngineError(
+            f"the process that computes there ended too early ({wrong})", where=child.device, remedy=remedy
+        )
+    going.discard(child)
     if not going:  # of two that see it, both may say so
         messages.finish()
 
 
 def _error(said: dict[str, str]) -> OffshelfError:
-    """Raise here what a process raised there."""
+    """Make here what a process raised there."""
     kind = getattr(errors, said["type"], OffshelfError)
     return kind(said["what"], where=said["where"], remedy=said["remedy"])
 
 
-def _receipts(messages: Channel[Message], progress: Progress, said: set[str]) -> Iterator[Receipt]:
+def _until_stopped(
+    messages: Channel[Message], children: Sequence[Child], todo: Todo, progress: Progress
+) -> Iterator[Receipt]:
+    """Yield receipts until all have ended; after Ctrl-C, those of what is done."""
+    notes: set[str] = set()
+    try:
+        yield from _receipts(messages, progress, notes)
+    except KeyboardInterrupt:
+        todo.stop()
+        for child in children:
+            child.stop()
+        yield from _receipts(messages, progress, notes)
+
+
+def _receipts(messages: Channel[Message], progress: Progress, notes: set[str]) -> Iterator[Receipt]:
     for message in messages:
         if "receipt" in message:
             yield receipt_from(message["receipt"])
         elif "rows" in message:
             progress.advance(message["rows"], message["bad"])
-        elif message["note"] not in said:  # all processes say the same
-            said.add(message["note"])
+        elif message["note"] not in notes:  # most have the same to say
+            notes.add(message["note"])
             progress.note(message["note"])
-
-
-def _leave(children: "Sequence[subprocess.Popen[str]]") -> None:
-    """End processes that still run, and close the pipes to them."""
-    for child in children:
-        with contextlib.suppress(OSError), child:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)

@@ -132,7 +132,7 @@ def _prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe
     coarse = recipe.precision != "fp32" or recipe.tf32
     tolerance = PRECISION_TOLERANCE if coarse else COARSE[recipe.store]
     got = {tap: np.concatenate([batch.rows[tap] for batch in batches]) for tap in rows}
-    expected = {tap: _storable(values, recipe.store) for tap, values in rows.items()}
+    expected = _storable(rows, recipe.store)
     for tap, name, distance in _beyond(got, expected, tolerance):
         said = f"{recipe.precision} is too coarse for the layer {tap}" if coarse else f"the fast road fails layer {tap}"
         remedy = f"Take {'--precision fp32' if coarse else '--compile none'}. No row was written"
@@ -141,13 +141,14 @@ def _prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe
         )
 
 
-def _storable(rows: np.ndarray, store: str) -> np.ndarray:
-    """Return rows as their stored type holds them; those that it cannot hold are bad ones, and NaN."""
+def _storable(rows: Mapping[str, np.ndarray], store: str) -> dict[str, np.ndarray]:
+    """Return rows as their stored type holds them; an image with a number that it cannot hold is bad, and all NaN."""
     with np.errstate(over="ignore"):
-        stored = rows.astype(store).astype(np.float32)
-    flat = stored.reshape(len(stored), -1)
-    flat[~np.isfinite(flat).all(1)] = np.nan
-    return flat.reshape(rows.shape)
+        stored = {tap: values.astype(store).astype(np.float32) for tap, values in rows.items()}
+    bad = np.logical_or.reduce([~np.isfinite(values).reshape(len(values), -1).all(1) for values in stored.values()])
+    for values in stored.values():
+        values[bad] = np.nan
+    return stored
 
 
 def _prove_rows(rows: Mapping[str, np.ndarray], path: Path, extractor: Extractor) -> None:
