@@ -3,6 +3,7 @@
 A slot is a file without a name, mapped on both sides, and as large as the largest image that went through it lately.
 """
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -11,6 +12,24 @@ import numpy as np
 
 KEPT_BYTES = 64 << 20
 """What a slot keeps for the next image: a photo of 20 megapixels."""
+
+
+FILES = 1024
+"""What a process may usually have open: all of its other needs."""
+
+
+def allow_files(n: int) -> None:
+    """Let this process have so many more files open, if it may: one decoder takes nine, and 128 cores as many of them.
+
+    Where it may not, a decoder that cannot be started says so.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = FILES + n if hard == resource.RLIM_INFINITY else min(FILES + n, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def open_slot() -> int:
@@ -22,7 +41,7 @@ def open_slot() -> int:
 
 
 class Slot:
-    """One side of a slot; close it with `close`, and its descriptor besides."""
+    """One side of a slot. Its descriptor is its owner's to close."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -49,6 +68,11 @@ class Slot:
         if self._mapped is None or len(self._mapped) < n_bytes:
             self._mapped = mmap.mmap(self._descriptor, max(1, os.fstat(self._descriptor).st_size))
         return np.frombuffer(self._mapped, np.uint8, n_bytes)
+
+    def leave(self) -> None:
+        """Give back the addresses of an image larger than is kept: they count where a process limits its memory."""
+        if self._mapped is not None and len(self._mapped) > KEPT_BYTES:
+            self._mapped = None
 
 
 def _extend(descriptor: int, n_bytes: int) -> None:

@@ -88,6 +88,7 @@ def main() -> None:
         data = given if inline else read_bytes(_record(given, offset, size), images.MAX_BYTES)
         answer = Answer(read_s=time.perf_counter() - began)
         _answer(answer, data, orders, slots[slot])
+        slots[slot].leave()  # or what the next image may take would depend on this one
         _send(answers, answer)
 
 
