@@ -7,7 +7,10 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Barrier
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.extract.rivals.common import HEADS, photos
 from extract.decoding.batched import decode_batch
 from extract.forward import Extractor, build_extractor
+from extract.lanes import lanes_on
 from extract.resample import render_on
 from extract.runners import prepare
 from extract.spec import BackboneSpec, ExtractSpec, Failure
@@ -41,7 +45,7 @@ def rate(work: Callable[[], object], images: int, device: torch.device, window_s
 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def forward(network: str, device: torch.device, batch: int) -> dict[str, float]:
@@ -72,21 +76,36 @@ def decoded(jpegs: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def resident(extractor: Extractor, images: Sequence[Tensor], compiler: str) -> float:
-    """Resize images that lie on the device, run ours on them and bring the rows back: images/s."""
+    """Resize images that lie on the device, run ours on them and bring the rows back, in lanes: images/s of all."""
+    lanes = lanes_on(extractor.device)
+    runner = prepare(extractor, batch_size=len(images), compiler=compiler, lanes=lanes)
+    together = Barrier(lanes)
+
+    def lane(_: int) -> float:
+        stream = torch.cuda.stream(torch.cuda.Stream(extractor.device)) if extractor.device.type == "cuda" else None
+        with torch.inference_mode(), stream or nullcontext():
+            work = _resident(extractor, images, runner.lane())
+            together.wait()
+            return rate(work, len(images), extractor.device)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        return sum(pool.map(lane, range(lanes)))
+
+
+def _resident(extractor: Extractor, images: Sequence[Tensor], run: Callable[..., dict]) -> Callable[[], object]:
+    """Return the work of one lane on one batch."""
     preset, device = extractor.recipe.preprocessing, extractor.device
     seen = [looks(image.shape[0], image.shape[1], preset, digest=b"", views=1, seed=0) for image in images]
     chosen = [look for look in seen if not isinstance(look, Failure)]
-    side = preset.crop_size
-    shape = len(images), 3, side, side
+    shape = len(images), 3, preset.crop_size, preset.crop_size
     pixels = torch.empty(shape, dtype=torch.uint8, device=device).contiguous(memory_format=torch.channels_last)
-    lane = prepare(extractor, batch_size=len(images), compiler=compiler).lane()
 
-    def work() -> None:
+    def work() -> object:
         render_on(images, chosen, preset.interpolation, pixels)
-        lane(pixels)["penultimate"].cpu()
+        return run(pixels)["penultimate"].cpu()
 
-    with torch.inference_mode():
-        return rate(work, len(images), device)
+    work()  # so that all are compiled before they start together
+    return work
 
 
 def ceilings(network: str, folder: Path, device: torch.device, batch: int, compiler: str) -> dict[str, object]:
