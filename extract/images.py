@@ -133,14 +133,17 @@ def _turbo(image: Image.Image, data: bytes, scale: int, room: Room) -> np.ndarra
         found = simplejpeg.decode_jpeg(data, min_width=width, min_height=height, buffer=room(3 * width * height))
     except ValueError:  # also for what Pillow takes no offence at
         return None
-    return TURNS.get(_orientation(image), lambda a: a)(found) if found.shape == (height, width, 3) else None
+    return _turned(found, image) if found.shape == (height, width, 3) else None
 
 
-def _orientation(image: Image.Image) -> int:
+def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        turn = TURNS.get(
+            image.getexif().get(ORIENTATION, 1)
+        )  # which may be of any type: '6' turns nothing, as in Pillow
     except Exception:  # the metadata is damaged, in one of many ways, and the pixels are not
-        return 1
+        return pixels
+    return turn(pixels) if turn else pixels
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image | Failure:

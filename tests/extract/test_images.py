@@ -1,21 +1,18 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
-from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, ResNet18_Weights, ResNet50_Weights
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
-from extract.backbones.backbone import preprocessing_of
-from extract.forward import normalise
-from extract.images import MAX_PIXELS, decode, pixels
-from extract.spec import INTERPOLATIONS, Failure, Preprocessing, Status
+from extract import golden, images
+from extract.images import MAX_PIXELS, ORIENTATION, SCALES, decode
+from extract.spec import Failure, Status
 from tests.tiny import picture
 
 # What images.py ignores at import, pytest's own filters bring back.
@@ -35,7 +32,8 @@ STORED = {  # how a camera stores the upright picture under each EXIF orientatio
     7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
     8: np.rot90(UPRIGHT, -1),
 }
-ORIENTATION = 0x0112
+
+two_roads = pytest.mark.skipif(images.simplejpeg is None, reason="simplejpeg is not installed: there is one road only")
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -44,11 +42,12 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(data: bytes) -> np.ndarray:
-    image = decode(data)
-    assert isinstance(image, Image.Image), image
-    assert image.mode == "RGB"
-    return np.asarray(image)
+def decoded(data: bytes, **options) -> np.ndarray:
+    image = decode(data, **options)
+    assert isinstance(image, np.ndarray), image
+    assert image.dtype == np.uint8
+    assert image.shape[2:] == (3,)
+    return image
 
 
 def status(data: bytes) -> int:
@@ -242,7 +241,7 @@ def test_too_many_pixels_are_refused_before_one_is_decoded(size, monkeypatch):
 
 def test_the_limit_of_pixels_is_on_their_number(monkeypatch):
     monkeypatch.setattr("extract.images.MAX_PIXELS", 40 * 36)
-    assert isinstance(decode(encoded(picture(1, (40, 36)), "PNG")), Image.Image)
+    assert decoded(encoded(picture(1, (40, 36)), "PNG")).shape == (36, 40, 3)
     assert status(encoded(picture(1, (41, 36)), "PNG")) == Status.TOO_LARGE
     assert MAX_PIXELS == 128_000_000
 
@@ -268,63 +267,29 @@ def test_an_image_without_pixels_is_none():
 
 
 VALID = {kind: encoded(picture(3), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")}
-PRESET = preprocessing_of(ResNet18_Weights.IMAGENET1K_V1.transforms())
+SPOILT = {
+    "changes": st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    "header": st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), max_size=3),
+    "end": st.floats(0.02, 1),
+}
+
+
+def spoil(valid: bytes, changes, header, end: float) -> bytes:
+    data = bytearray(valid)
+    for place, value in [*((int(share * len(data)), value) for share, value in changes), *header]:
+        data[place] = value
+    return bytes(data[: int(end * len(data))])
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    kind=st.sampled_from(sorted(VALID)),
-    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
-    header=st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), max_size=3),
-    end=st.floats(0.02, 1),
-)
+@given(kind=st.sampled_from(sorted(VALID)), **SPOILT)
 def test_any_mutation_is_an_image_or_a_failure(kind, changes, header, end):
-    data = bytearray(VALID[kind])
-    for place, value in [*((int(share * len(data)), value) for share, value in changes), *header]:
-        data[place] = value
-    got = decode(bytes(data[: int(end * len(data))]))
-    assert isinstance(got, Image.Image | Failure)
-    if isinstance(got, Image.Image):
-        assert got.mode == "RGB"
-        assert min(got.size) > 0
-        if got.width * got.height < 10**6:
-            assert pixels(got, PRESET).shape == (3, 224, 224)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        ResNet18_Weights.IMAGENET1K_V1,
-        ResNet50_Weights.IMAGENET1K_V2,
-        Inception_V3_Weights.IMAGENET1K_V1,
-        EfficientNet_B0_Weights.IMAGENET1K_V1,
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("size", [(40, 36), (257, 255), (224, 224), (640, 331), (30, 401)])
-def test_pixels_are_bitwise_those_of_torchvisions_preset(weights, size):
-    transform = weights.transforms()
-    preset = preprocessing_of(transform)
-    image = picture(5, size)
-    got = normalise(torch.from_numpy(pixels(image, preset))[None], preset)[0]
-    expected = transform(image)
-    assert got.dtype == expected.dtype
-    assert got.equal(expected)
-
-
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-@pytest.mark.parametrize("size", [(40, 36), (33, 33), (1, 150), (199, 7), (65, 64)])
-@pytest.mark.parametrize("sides", [(33, 32), (32, 32), (35, 10)])
-def test_every_interpolation_and_shape_is_bitwise_as_in_torchvision(interpolation, size, sides):
-    resize_size, crop_size = sides
-    preset = Preprocessing(resize_size, crop_size, interpolation, (0.5,) * 3, (0.5,) * 3)
-    image = picture(6, size)
-    resized = F.resize(image, [resize_size], InterpolationMode(interpolation))
-    expected = F.pil_to_tensor(F.center_crop(resized, [crop_size])).numpy()
-    got = pixels(image, preset)
-    assert got.dtype == np.uint8
-    assert got.flags.c_contiguous
-    assert np.array_equal(got, expected)
+    got = decode(spoil(VALID[kind], changes, header, end))
+    assert isinstance(got, np.ndarray | Failure)
+    if isinstance(got, np.ndarray):
+        assert got.dtype == np.uint8
+        assert got.shape[2:] == (3,)
+        assert got.size > 0
 
 
 def test_the_transparent_grey_of_sixteen_bits_lies_on_white():
@@ -332,14 +297,229 @@ def test_the_transparent_grey_of_sixteen_bits_lies_on_white():
     values[0, 0] = 1000
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG", transparency=1000)
-    decoded = decode(file.getvalue())
-    assert isinstance(decoded, Image.Image)
-    assert decoded.getpixel((0, 0)) == (255, 255, 255)
-    assert decoded.getpixel((1, 1)) == (245, 245, 245)
+    got = decoded(file.getvalue())
+    assert got[0, 0].tolist() == [255, 255, 255]
+    assert got[1, 1].tolist() == [245, 245, 245]
 
 
-def test_a_strip_that_resizing_would_blow_up_is_refused():
-    preset = Preprocessing(4096, 4096, "bilinear", (0.5,) * 3, (0.5,) * 3)
-    refused = pixels(Image.new("RGB", (1, 200)), preset)
-    assert isinstance(refused, Failure)
-    assert refused.status == Status.TOO_LARGE
+def roads(data: bytes, **options) -> Iterator[np.ndarray | Failure]:
+    """What comes out by simplejpeg, and by Pillow alone."""
+    yield decode(data, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "simplejpeg", None)
+        yield decode(data, **options)
+
+
+def same(data: bytes, **options) -> np.ndarray | Failure:
+    """Decode on both roads, which must lead to one place."""
+    short, plain = roads(data, **options)
+    if isinstance(plain, Failure):
+        assert short == plain
+    else:
+        assert np.array_equal(short, plain)
+    return plain
+
+
+@pytest.fixture
+def taken(monkeypatch) -> list[bytes]:
+    """The files that simplejpeg decoded to the end."""
+    if images.simplejpeg is None:
+        pytest.skip("simplejpeg is not installed: there is one road only")
+    seen, real = [], images.simplejpeg.decode_jpeg
+
+    class Watched:
+        @staticmethod
+        def decode_jpeg(data: bytes, **options) -> np.ndarray:
+            found = real(data, **options)
+            seen.append(data)
+            return found
+
+    monkeypatch.setattr(images, "simplejpeg", Watched)
+    return seen
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (45, 61, 3), np.uint8))
+KINDS = {
+    "baseline": {},
+    "optimised": {"optimize": True},
+    "progressive": {"progressive": True},
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "coarse": {"quality": 3},
+    "fine": {"quality": 100, "subsampling": 0},
+    "restart markers": {"restart_marker_blocks": 2},
+    "restart markers, progressive": {"restart_marker_rows": 1, "progressive": True},
+    "RGB": {"keep_rgb": True},
+    "Photoshop": {"subsampling": 0, "comment": b"words", "icc_profile": bytes(70_000), "dpi": (72, 72)},
+}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_both_roads_give_the_very_pixels(taken, mode, options):
+    for image in (NOISE, picture(1, (200, 150))):
+        data = encoded(image.convert(mode), "JPEG", **options)
+        assert isinstance(same(data), np.ndarray)
+        assert taken.pop() == data, "it went by simplejpeg"
+
+
+@two_roads
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_both_roads_give_the_very_pixels_of_every_small_size(subsampling):
+    for width in range(1, 20):
+        for height in (1, 2, 7, 8, 9, 16, 17):
+            data = encoded(NOISE.resize((width, height)), "JPEG", subsampling=subsampling)
+            assert same(data).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_both_roads_turn_an_image_upright(taken, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    for size in (NOISE.size, (1, 30), (30, 1), (1, 1)):
+        assert isinstance(same(encoded(NOISE.resize(size), "JPEG", exif=exif)), np.ndarray)
+    assert len(taken) == 4
+
+
+@two_roads
+@pytest.mark.parametrize("kind", range(14))
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_an_orientation_of_another_type_means_the_same_on_both_roads(kind, count):
+    for value in (6, 0x36, 0x2036, 0x00060006, 26, 0x40C00000, 2**32 - 1):
+        assert isinstance(same(encoded(NOISE, "JPEG", exif=exif_block((ORIENTATION, kind, count, value)))), np.ndarray)
+
+
+@two_roads
+def test_an_orientation_in_xmp_means_the_same_on_both_roads():
+    xmp = b"<x:xmpmeta><rdf:Description tiff:Orientation='6' tiff:Orientation=\"6\"/></x:xmpmeta>"
+    turned = same(encoded(NOISE, "JPEG", xmp=xmp))
+    assert turned.shape == (61, 45, 3)
+
+
+def test_several_pictures_in_one_file_give_the_first(taken):
+    frames = [picture(i, (64, 48)) for i in range(3)]
+    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "MPO"
+    assert np.abs(same(data).astype(int) - np.asarray(frames[0])).max() < 32
+    assert taken == [data]
+
+
+@two_roads
+def test_what_follows_the_image_does_not_matter_on_either_road():
+    data = encoded(NOISE, "JPEG")
+    for tail in (b"trailing bytes", bytes(99), b"\xff\xd9", encoded(picture(1), "JPEG"), b"\xff\xd8\xff"):
+        assert np.array_equal(same(data + tail), decoded(data))
+
+
+def test_cmyk_goes_by_pillow(taken):
+    data = encoded(NOISE.convert("CMYK"), "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(same(data), np.asarray(image.convert("RGB")))
+    assert taken == []
+
+
+@two_roads
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_a_file_that_ends_anywhere_means_the_same_on_both_roads(options):
+    data = encoded(NOISE, "JPEG", **options)
+    outcomes = [same(data[:end]) for end in range(1, len(data), 7)]
+    assert any(isinstance(outcome, Failure) for outcome in outcomes)
+    # All that is behind the last block may be missing.
+    assert isinstance(same(data[:-1]), np.ndarray | Failure)
+    assert isinstance(same(data[:-2]), np.ndarray | Failure)
+
+
+JPEGS = [encoded(NOISE.convert(mode), "JPEG", **options) for mode in ("RGB", "L") for options in KINDS.values()]
+
+
+@two_roads
+@settings(max_examples=500, deadline=None)
+@given(data=st.sampled_from(JPEGS), short_px=st.sampled_from([None, 5, 11, 22]), **SPOILT)
+def test_any_mutation_means_the_same_on_both_roads(data, short_px, changes, header, end):
+    same(spoil(data, changes, header, end), short_px=short_px)
+
+
+@two_roads
+def test_damage_that_pillow_overlooks_goes_by_pillow(taken):
+    data = bytearray(encoded(NOISE, "JPEG", restart_marker_blocks=1))
+    at = data.rindex(b"\xff\xd3")
+    data[at + 1] = 0xD5
+    assert isinstance(same(bytes(data)), np.ndarray)
+    assert taken == []
+
+
+@two_roads
+def test_golden_images_mean_the_same_on_both_roads():
+    for path in Path(golden.__file__).parent.glob("*.jpg"):
+        assert isinstance(same(path.read_bytes()), np.ndarray)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_scaled_jpeg_is_the_same_on_both_roads(taken, mode, options):
+    image = picture(1, (203, 151)).convert(mode)
+    shapes = {short_px: same(encoded(image, "JPEG", **options), short_px=short_px).shape for short_px in SHORT}
+    assert shapes == SHORT
+    assert len(taken) == len(SHORT)
+
+
+SHORT = {
+    2: (19, 26, 3),
+    18: (19, 26, 3),
+    19: (38, 51, 3),
+    37: (38, 51, 3),
+    38: (76, 102, 3),
+    75: (76, 102, 3),
+    76: (151, 203, 3),
+    151: (151, 203, 3),
+    9999: (151, 203, 3),
+}
+"""What an image of 203 x 151 is scaled to, if its shorter side is to have so many pixels at least."""
+
+
+def test_a_scaled_jpeg_is_scaled_by_pillow_too(monkeypatch):
+    monkeypatch.setattr(images, "simplejpeg", None)
+    data = encoded(picture(1, (203, 151)), "JPEG")
+    assert {short_px: decoded(data, short_px=short_px).shape for short_px in SHORT} == SHORT
+
+
+@settings(deadline=None)
+@given(width=st.integers(2, 70), height=st.integers(2, 70), short_px=st.integers(2, 40))
+def test_a_jpeg_is_never_scaled_below_what_is_asked(width, height, short_px):
+    got = same(encoded(NOISE.resize((width, height)), "JPEG"), short_px=short_px)
+    short = min(width, height)
+    assert min(got.shape[:2]) >= min(short, short_px)
+    assert max(width, height) / max(got.shape[:2]) <= max(SCALES)
+    if short >= short_px * 2:
+        assert min(got.shape[:2]) < short
+
+
+def test_a_scaled_jpeg_is_upright(monkeypatch):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(picture(1, (200, 120)), "JPEG", exif=exif)
+    assert same(data, short_px=60).shape == (100, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_nothing_but_jpeg_is_scaled(kind):
+    data = encoded(picture(1, (200, 120)), kind)
+    assert np.array_equal(decoded(data, short_px=10), decoded(data))
+
+
+def test_pixels_lie_in_the_room_that_is_given_where_they_can(taken):
+    room = bytearray(45 * 61 * 3)
+    got = decoded(encoded(NOISE, "JPEG"), room=lambda n_bytes: room if n_bytes == len(room) else pytest.fail("other"))
+    assert np.may_share_memory(got, np.frombuffer(room, np.uint8))
+    assert got.tobytes() == bytes(room)
+
+
+@two_roads
+def test_room_that_cannot_be_had_is_for_the_caller_to_explain():
+    def none(n_bytes: int) -> bytearray:
+        raise MemoryError(n_bytes)
+
+    with pytest.raises(MemoryError):
+        decode(encoded(NOISE, "JPEG"), room=none)
