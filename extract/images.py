@@ -138,9 +138,8 @@ def _turbo(image: Image.Image, data: bytes, scale: int, room: Room) -> np.ndarra
 
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     try:
-        turn = TURNS.get(
-            image.getexif().get(ORIENTATION, 1)
-        )  # which may be of any type: '6' turns nothing, as in Pillow
+        # It may be of any type: the text 6 turns nothing, as in Pillow.
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # the metadata is damaged, in one of many ways, and the pixels are not
         return pixels
     return turn(pixels) if turn else pixels
