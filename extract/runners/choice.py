@@ -1,0 +1,102 @@
+"""The choice of a runner: compile where the job is long enough to pay for it, by measurement on this very network."""
+
+import importlib.util
+import shutil
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from extract.channel import Crew
+from extract.forward import Extractor
+from extract.runners import Lane, Runner, prepare
+
+MIN_IMAGES = 500
+"""A smaller job is over before anything is compiled."""
+
+SHARE = 0.15
+"""Of the time that the eager network would take, how much may be spent on trying to beat it."""
+
+COMPILE_S = {"openvino": 8.0, "inductor": 45.0}
+"""What compiling takes. Measured on two cores for the networks of benchmarks/extract.md: 3 to 8 s, and 10 to 45 s."""
+
+WORTH = 1.05
+"""A compiled network that is faster by less is not worth another way of rounding."""
+
+ROUNDS = 2
+"""Batches of each lane that are timed, behind one that is not."""
+
+
+def choose(extractor: Extractor, *, n_images: int, batch_size: int, lanes: int) -> tuple[Runner, str]:
+    """Return the runner that will have `n_images` done first, and say why; "" where nothing was tried.
+
+    An image counts once for each view of it, here and in `batch_size`.
+    """
+    eager = prepare(extractor, batch_size=batch_size, lanes=lanes)
+    compiler = compiler_for(extractor)
+    if compiler is None or n_images < MIN_IMAGES:
+        return eager, ""
+    eager_s = n_images * image_s(eager, extractor, batch_size, lanes)
+    pays_from_s = COMPILE_S[compiler] / SHARE
+    if eager_s < pays_from_s:
+        return eager, f"eager: the network will take about {eager_s:.0f} s, and compiling pays from {pays_from_s:.0f} s"
+    began = time.perf_counter()
+    compiled = prepare(extractor, batch_size=batch_size, lanes=lanes, compiler=compiler)
+    took_s = time.perf_counter() - began
+    gain = eager_s / (n_images * image_s(compiled, extractor, batch_size, lanes))
+    said = f"{compiler} is {gain:.2f} x as fast as eager on this network, compiled in {took_s:.0f} s"
+    if gain < WORTH:
+        return eager, f"eager: {said}"
+    return compiled, f"{compiler}: {said}; eager would take {eager_s:.0f} s"
+
+
+def compiler_for(extractor: Extractor) -> str | None:
+    """Return the compiler that suits the device and is there, if the network can be compiled."""
+    if not isinstance(extractor.cut.module, fx.GraphModule):
+        return None
+    if extractor.device.type == "cpu" and importlib.util.find_spec("openvino"):
+        return "openvino"
+    return "inductor" if extractor.device.type == "cuda" or _builds_c() else None
+
+
+def _builds_c() -> bool:
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def image_s(runner: Runner, extractor: Extractor, batch_size: int, lanes: int) -> float:
+    """Measure the seconds that an image takes, all lanes at work."""
+    side = extractor.recipe.preprocessing.crop_size
+    pixels = torch.randint(
+        256, (batch_size, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    pixels = pixels.to(extractor.device).contiguous(memory_format=torch.channels_last)
+    together = threading.Barrier(lanes)
+    spans: list[tuple[float, float]] = []
+    with Crew() as crew:
+        for i in range(lanes):
+            crew.start(f"time {i}", lambda: spans.append(_timed(runner.lane, pixels, together)))
+        crew.join()
+        crew.check()
+    took = max(ended for _, ended in spans) - min(began for began, _ in spans)
+    return took / (lanes * ROUNDS * batch_size)
+
+
+def _timed(lane: Callable[[], Lane], pixels: Tensor, together: threading.Barrier) -> tuple[float, float]:
+    """Run a lane of its own thread: when it began and when it ended."""
+    if pixels.device.type == "cpu":
+        torch.set_num_threads(1)
+    run = lane()
+    _finish(run(pixels))
+    together.wait()
+    began = time.perf_counter()
+    for _ in range(ROUNDS):
+        _finish(run(pixels))
+    return began, time.perf_counter()
+
+
+def _finish(rows: dict[str, Tensor]) -> None:
+    """Wait for a device."""
+    for values in rows.values():
+        values.cpu()
