@@ -52,6 +52,7 @@ def compute(
     work: Work, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
 ) -> Generator[Receipt, None, None]:
     """Compute rows and yield a receipt for each shard on disk; the golden images go before them."""
+    golden.prove_frozen(extractor)
     with (
         _traced(spec.profile) as trace,
         open_stream(extractor, spec, work, note=progress.note, trace=trace) as stream,
@@ -95,18 +96,20 @@ def open_stream(
     keep_memory()
     threads = torch.get_num_threads()
     lanes = lanes_on(extractor.device, work.share)
-    batch_size = min(spec.batch_size or extractor.batch_size, work.most, max(1, -(-work.n_images // lanes)))
+    views = extractor.recipe.views
+    wanted = spec.batch_size or max(1, extractor.batch_size // views)
+    batch_size = min(wanted, work.most, max(1, -(-work.n_images // lanes)))
     loader = Loader(
         Sight.of(extractor.recipe),
         workers=max(1, min(spec.workers, work.n_images)),
         batch_size=batch_size,
-        buffers=2 * lanes + 1,
+        buffers=lanes + 2,
         on_gpu=extractor.device.type == "cuda",
         trace=trace,
     )
     with loader:
         loader.start()
-        runner, why = _runner(extractor, spec, work.n_images, batch_size, lanes)
+        runner, why = _runner(extractor, spec, work.n_images * views, batch_size * views, lanes)
         if why:
             note(why)
         try:

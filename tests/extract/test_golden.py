@@ -7,15 +7,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import functional as F
 
-from extract import forward, golden, images
+from extract import devices, forward, golden, images, loader, resample, views
 from extract.decoding import pool
 from extract.engines import local
 from extract.errors import DriftError, StoreError
 from extract.forward import Extractor, build_extractor
-from extract.loader import Loader
+from extract.progress import Silent
 from extract.run import extract
+from extract.runners import network
 from extract.spec import ExtractSpec, Record
 from extract.store.shards import shards_in
 from tests.tiny import put, tiny_folder, tiny_spec
@@ -37,15 +40,22 @@ def pixels_pass(monkeypatch) -> None:
     monkeypatch.setattr(golden, "prove_pixels", lambda: None)
 
 
+@pytest.fixture
+def any_precision(monkeypatch) -> None:
+    """Let bf16 be computed where the processor only emulates it."""
+    monkeypatch.setattr(devices, "computes_bf16", lambda _: True)
+
+
 def build(**changes) -> Extractor:
     return build_extractor(tiny_spec("", Path("cache"), taps=("layer1", "layer2:max", "penultimate"), **changes))
 
 
 def run(folder: Path, extractor: Extractor, **changes) -> int:
-    """Extract one image into a feature set's folder, through the engine; return how many shards are there."""
-    record = Record("a.png", str(put(folder / "a.png", len(list(shards_in(folder / "shards"))))))
-    spec = ExtractSpec("", **{"workers": 1, **changes})
-    list(local.run([[record]], extractor, folder / "shards", spec, lambda _: None))
+    """Extract eight images into a feature set's folder, through the engine; return how many shards are there."""
+    seed = 8 * len(list(shards_in(folder / "shards")))
+    records = [Record(f"{i}.png", str(put(folder / f"{i}.png", seed + i))) for i in range(8)]
+    spec = ExtractSpec("", **{"workers": 1, "compile": "none", **changes})
+    list(local.run([records], extractor, folder / "shards", spec, Silent()))
     return len(list(shards_in(folder / "shards")))
 
 
@@ -59,30 +69,77 @@ def refused(folder: Path, extractor: Extractor, match: str) -> None:
 
 def drifted(patch: str) -> str:
     """The program of a worker that was patched."""
-    imports = "import numpy as np\nfrom PIL import Image\nfrom extract import images\n"
+    imports = "import functools\nimport numpy as np\nfrom PIL import Image\nfrom extract import images\n"
     return PROGRAM.replace("main()\n", f"{imports}{patch}\nmain()\n")
 
 
-LINEAR = (
-    "self.transform(size, Image.Transform.AFFINE, (self.width / size[0], 0, 0, 0, self.height / size[1], 0), method)"
-)
+UNSMOOTHED = "chroma not smoothed"
 DECODING = {
-    "antialias off": f"Image.Image.resize = lambda self, size, method: {LINEAR}",
-    "bicubic": 'images.RESAMPLING["bilinear"] = Image.Resampling.BICUBIC',
-    "nearest": 'images.RESAMPLING["bilinear"] = Image.Resampling.NEAREST',
-    "crop at the corner": "images._centre = lambda size, side: (0, 0, side, side)",
-    "crop rounded otherwise": "images._centre = lambda size, side: (*(c := [(n - side + 1) // 2 for n in size]), "
-    "c[0] + side, c[1] + side)",
-    "long side rounded": "images._resized = lambda size, short: tuple(round(n * short / min(size)) for n in size)",
-    "squashed": "images._resized = lambda size, short: (short, short)",
-    "BGR": "rgb = images.pixels; images.pixels = lambda *asked: np.ascontiguousarray(rgb(*asked)[::-1])",
-    "orientation ignored": "images._upright = lambda image: image",
+    "BGR": "rgb = images.decode; images.decode = lambda *data, **asked: np.ascontiguousarray("
+    "rgb(*data, **asked)[..., ::-1])",
+    "orientation ignored": "images._upright = lambda image: image; images.TURNS.clear()",
     "16 bits clipped": 'images._eight_bits = lambda image: image.convert("L")',
     "on black": "new = Image.new; Image.new = lambda mode, size, color=0: new(mode, size)",
-    "draft mode": "images.Image.open = lambda *asked, open=Image.open, **more: "
-    '(image := open(*asked, **more), image.draft("RGB", (100, 100)))[0]',
+    "scaled as it is decoded": "images._scale = lambda image, short_px: 2",
+    UNSMOOTHED: "images.simplejpeg.decode_jpeg = functools.partial(images.simplejpeg.decode_jpeg, fastupsample=True)",
 }
-"""What a worker may do otherwise, though no key says so."""
+"""What a process that decodes may do otherwise, though no key says so."""
+
+BILINEAR = resample.FILTERS["bilinear"]
+CENTRE = views._centre
+
+
+def _kernel(kernel: Callable[..., Tensor]) -> tuple[object, str, object]:
+    return resample.FILTERS, "bilinear", replace(BILINEAR, kernel=kernel)
+
+
+def _seen(change: Callable[[views.Look, int], views.Look]) -> tuple[object, str, object]:
+    return views, "_centre", lambda height, width, preset: change(CENTRE(height, width, preset), preset.crop_size)
+
+
+def _rounded_up(look: views.Look, side: int) -> views.Look:
+    return replace(look, crop=((look.size[0] - side + 1) // 2, (look.size[1] - side + 1) // 2, side))
+
+
+def _long_side_rounded(height: int, width: int, preset: views.Preprocessing) -> views.Look:
+    size = tuple(round(length * preset.resize_size / min(height, width)) for length in (height, width))
+    return replace(_rounded_up(look := CENTRE(height, width, preset), preset.crop_size), size=size, crop=look.crop)
+
+
+RESIZING: dict[str, tuple[object, str, object]] = {
+    "antialias off": _kernel(torch.ops.aten.upsample_bilinear2d),
+    "nearest": _kernel(
+        lambda source, size, _, down, across: torch.ops.aten.upsample_nearest2d(source, size, down, across)
+    ),
+    "bicubic": (resample.FILTERS, "bilinear", resample.FILTERS["bicubic"]),
+    "crop at the corner": _seen(lambda look, side: replace(look, crop=(0, 0, side))),
+    "crop rounded otherwise": _seen(_rounded_up),
+    "long side rounded": (views, "_centre", _long_side_rounded),
+    "squashed": (
+        views,
+        "_centre",
+        lambda height, width, preset: replace(
+            CENTRE(height, width, preset),
+            size=(preset.resize_size,) * 2,
+            crop=(*[round((preset.resize_size - preset.crop_size) / 2)] * 2, preset.crop_size),
+        ),
+    ),
+    "mirrored": _seen(lambda look, _: replace(look, flip=True)),
+}
+"""What this process may do otherwise: in which module or table, under which name, what instead."""
+
+DRIFTS = (*DECODING, *RESIZING)
+SEEN = [name for name in DRIFTS if name != UNSMOOTHED]
+"""Those that show in the pixels of a small image."""
+
+
+def drift(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let images come out otherwise."""
+    if name in DECODING:
+        monkeypatch.setattr(pool, "PROGRAM", drifted(DECODING[name]))
+        return
+    place, key, other = RESIZING[name]
+    (monkeypatch.setitem if isinstance(place, dict) else monkeypatch.setattr)(place, key, other)
 
 
 def test_the_first_run_writes_the_rows_and_later_runs_are_compared(tmp_path):
@@ -91,8 +148,8 @@ def test_the_first_run_writes_the_rows_and_later_runs_are_compared(tmp_path):
     written = (tmp_path / "golden.h5").stat()
     with h5py.File(tmp_path / "golden.h5") as file:
         assert file.attrs["key"] == extractor.recipe.key
-        for tap, width in extractor.dims.items():
-            assert (file[f"layers/{tap}"].shape, file[f"layers/{tap}"].dtype) == ((5, width), np.float32)
+        for tap, shape in extractor.shapes.items():
+            assert (file[f"layers/{tap}"].shape, file[f"layers/{tap}"].dtype) == ((5, *shape), np.float32)
     assert run(tmp_path, build()) == 2
     assert (tmp_path / "golden.h5").stat() == written
 
@@ -104,30 +161,32 @@ def test_nothing_to_compute_is_nothing_to_prove(tmp_path, monkeypatch):
     assert extract(spec)["computed"] == 0
 
 
-def test_what_changes_no_number_passes(tmp_path):
+def test_what_changes_no_number_passes(tmp_path, monkeypatch):
     for count, changes in enumerate([{"batch_size": 1}, {"batch_size": 32}, {"workers": 4}], 1):
         assert run(tmp_path, build(), **changes) == count
+    monkeypatch.setattr(local, "lanes_on", lambda *_: 3)
+    assert run(tmp_path, build(), batch_size=1) == 4
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(threads, 2))
-        assert run(tmp_path, build()) == 4
+        assert run(tmp_path, build()) == 5
     finally:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", DECODING)
+@pytest.mark.parametrize("name", SEEN)
 def test_other_pixels_are_refused_on_the_very_first_run(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(pool, "PROGRAM", drifted(DECODING[name]))
+    drift(name, monkeypatch)
     refused(
         tmp_path, build(), r"golden image .*: it comes out otherwise: by \d+ of 255 grey levels.*No row was written"
     )
     assert not list(tmp_path.rglob("*.h5"))
 
 
-@pytest.mark.parametrize("name", [name for name in DECODING if name != "crop rounded otherwise"])
+@pytest.mark.parametrize("name", [name for name in DRIFTS if name != "crop rounded otherwise"])
 def test_other_pixels_of_the_recipes_own_preset_are_refused(tmp_path, monkeypatch, pixels_pass, name):
     run(tmp_path, build())
-    monkeypatch.setattr(pool, "PROGRAM", drifted(DECODING[name]))
+    drift(name, monkeypatch)
     refused(tmp_path, build(), "has another row than the features here")
 
 
@@ -136,29 +195,40 @@ def test_a_decoder_that_refuses_a_golden_image_is_refused(tmp_path, monkeypatch)
     refused(tmp_path, build(), r"golden image alpha\.webp: it cannot be decoded: not one of JPEG, PNG")
 
 
-def test_pixels_that_are_off_by_no_more_than_a_decoder_may_be_pass(tmp_path, monkeypatch):
-    off = "exact = images.pixels; images.pixels = lambda *asked: np.minimum(exact(*asked), 255 - {0}) + np.uint8({0})"
-    monkeypatch.setattr(pool, "PROGRAM", drifted(off.format(golden.PIXEL_TOLERANCE)))
+def test_pixels_that_are_off_by_no_more_than_a_decoder_may_be_pass(monkeypatch):
+    exact = loader.render
+
+    def off(by: int) -> Callable[..., None]:
+        def render(*given: object) -> None:
+            exact(*given)
+            given[-1].copy_(given[-1].clamp(max=255 - by) + by)
+
+        return render
+
+    here = golden.load(golden.PRESET).numpy()
+    monkeypatch.setattr(golden, "expected_pixels", lambda: here)
+    monkeypatch.setattr(loader, "render", off(golden.PIXEL_TOLERANCE))
     golden.prove_pixels()
-    monkeypatch.setattr(pool, "PROGRAM", drifted(off.format(golden.PIXEL_TOLERANCE + 1)))
+    monkeypatch.setattr(loader, "render", off(golden.PIXEL_TOLERANCE + 1))
     golden.prove_pixels()  # proven, in this process
     golden.prove_pixels.cache_clear()
     with pytest.raises(DriftError, match="by 5 of 255"):
         golden.prove_pixels()
 
 
-@pytest.mark.parametrize("name", DECODING)
+@pytest.mark.parametrize("name", SEEN)
 def test_the_smallest_mistake_is_more_than_twice_the_tolerance(monkeypatch, name):
-    monkeypatch.setattr(pool, "PROGRAM", drifted(DECODING[name]))
-    with Loader(golden.PRESET, workers=1) as loader:
-        got = torch.stack(golden.load(loader)).numpy()
+    drift(name, monkeypatch)
+    got = golden.load(golden.PRESET).numpy()
     assert np.abs(got.astype(int) - golden.expected_pixels()).max() > 2 * golden.PIXEL_TOLERANCE
 
 
 def test_the_pixels_that_come_along_are_those_of_the_policy():
-    decoded = [images.decode((golden.HERE / name).read_bytes()) for name in golden.NAMES]
-    made = [images.pixels(image, golden.PRESET) for image in decoded if not isinstance(image, images.Failure)]
-    assert np.abs(np.stack(made).astype(int) - golden.expected_pixels()).max() <= golden.PIXEL_TOLERANCE
+    """As Pillow makes them, and torchvision's preset: the plain reference."""
+    for name, expected in zip(golden.NAMES, golden.expected_pixels(), strict=True):
+        image = Image.fromarray(images.decode((golden.HERE / name).read_bytes()))
+        made = F.center_crop(F.resize(image, golden.PRESET.resize_size), golden.PRESET.crop_size)
+        assert np.abs(np.asarray(made).transpose(2, 0, 1).astype(int) - expected).max() <= golden.PIXEL_TOLERANCE
 
 
 def test_the_golden_images_are_those_that_every_cache_knows():
@@ -216,10 +286,15 @@ def test_another_normalisation_is_refused(tmp_path, monkeypatch, change):
     refused(tmp_path, build(), "has another row")
 
 
-def test_half_precision_by_mistake_is_refused(tmp_path, monkeypatch):
+def test_half_precision_by_mistake_is_refused(tmp_path):
     run(tmp_path, build())
-    monkeypatch.setattr(Extractor, "_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
-    refused(tmp_path, build(), "has another row")
+    extractor = build()
+
+    def rough(pixels: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return extractor.cut.run(pixels)
+
+    refused(tmp_path, replace(extractor, cut=replace(extractor.cut, run=rough)), "has another row")
 
 
 def test_what_is_noted_of_the_writer_tells_what_changed(tmp_path, monkeypatch):
@@ -255,9 +330,81 @@ def test_rows_that_depend_on_more_than_their_image_are_refused_at_once(tmp_path,
     assert not list(tmp_path.rglob("*.h5"))
 
 
+Rows = dict[str, Tensor]
+
+
+def on_the_fast_road(monkeypatch: pytest.MonkeyPatch, change: Callable[[Rows], Rows]) -> None:
+    """Change the rows that runners make, and no others."""
+    real = network.Network.forward
+    monkeypatch.setattr(network.Network, "forward", lambda self, pixels: change(real(self, pixels)))
+
+
+def _folded_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = network.fold
+
+    def fold(module: nn.Module) -> None:
+        real(module)
+        with torch.no_grad():
+            module.get_parameter("layer2.0.conv1.weight").mul_(1.01)
+
+    monkeypatch.setattr(network, "fold", fold)
+
+
+def _normalised_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = network.Normalise.__init__
+    monkeypatch.setattr(
+        network.Normalise, "__init__", lambda self, preset: real(self, replace(preset, mean=(0.49, 0.48, 0.45)))
+    )
+
+
+def _not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "fold", lambda module: None)
+    monkeypatch.setattr(network, "freeze", lambda module: module.train().requires_grad_(False))
+
+
+def _too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(network.DTYPES, "fp32", torch.bfloat16)
+
+
+FAST: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "a folded weight that is off": _folded_wrongly,
+    "another normalisation": _normalised_otherwise,
+    "train mode": _not_frozen,
+    "half precision": _too_coarse,
+    "rows of a neighbour": lambda patch: on_the_fast_road(
+        patch, lambda rows: {tap: values.roll(1, 0) for tap, values in rows.items()}
+    ),
+    "one row for all": lambda patch: on_the_fast_road(
+        patch, lambda rows: {tap: values[:1].expand_as(values) for tap, values in rows.items()}
+    ),
+    "taps mixed up": lambda patch: on_the_fast_road(patch, lambda rows: {**rows, "layer1": rows["layer2:max"][:, :32]}),
+    "batch statistics": lambda patch: on_the_fast_road(
+        patch, lambda rows: {tap: values - 0.01 * values.mean(0) for tap, values in rows.items()}
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "store"), [*((name, "float32") for name in FAST), (next(iter(FAST)), "float16")])
+def test_a_fast_road_that_leads_elsewhere_is_refused(tmp_path, monkeypatch, name, store):
+    run(tmp_path, build(store=store))
+    FAST[name](monkeypatch)
+    refused(tmp_path, build(store=store), r"golden image .*the fast road fails layer .*--compile none.*No row")
+
+
+def test_another_way_to_the_network_is_refused(tmp_path, monkeypatch):
+    """The stream does not look as the plain road does: it is compared where both end."""
+    real = local.Sight.of
+    monkeypatch.setattr(
+        local.Sight,
+        "of",
+        lambda recipe: replace(real(recipe), preset=replace(recipe.preprocessing, interpolation="bicubic")),
+    )
+    refused(tmp_path, build(), "the fast road fails layer")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("store", ["float16", "float32"])
-def test_the_rows_are_exact_whatever_is_asked_for(tmp_path, precision, store):
+def test_the_rows_are_exact_whatever_is_asked_for(tmp_path, any_precision, precision, store):
     run(tmp_path, build(precision=precision, store=store))
     run(tmp_path / "exact", build())
     with h5py.File(tmp_path / "golden.h5") as rough, h5py.File(tmp_path / "exact" / "golden.h5") as exact:
@@ -265,15 +412,27 @@ def test_the_rows_are_exact_whatever_is_asked_for(tmp_path, precision, store):
 
 
 @pytest.mark.parametrize("value", [float("inf"), 0.0])
-def test_half_precision_that_overflows_or_underflows_is_refused(tmp_path, value):
-    rough = reworked(build(precision="bf16"), lambda rows: rows * (value if torch.is_autocast_enabled("cpu") else 1))
-    refused(tmp_path, rough, "bf16 is too coarse for the layer layer1.*Take --precision fp32")
+def test_half_precision_that_overflows_or_underflows_is_refused(tmp_path, monkeypatch, any_precision, value):
+    on_the_fast_road(monkeypatch, lambda rows: {tap: values * value for tap, values in rows.items()})
+    refused(tmp_path, build(precision="bf16"), "bf16 is too coarse for the layer layer1.*Take --precision fp32")
 
 
-def test_rows_of_nothing_and_rows_beyond_numbers_are_no_drift(tmp_path):
-    for n, value in enumerate((0.0, float("inf"), float("nan"))):
-        for count in (1, 2):
-            assert run(tmp_path / str(n), reworked(build(), lambda rows, value=value: rows * value)) == count
+@pytest.mark.parametrize(
+    ("value", "taps"),
+    [(0.0, ("layer1",)), (float("inf"), ("layer1",)), (float("nan"), ("layer1", "layer2:max", "penultimate"))],
+)
+def test_rows_of_nothing_and_rows_beyond_numbers_are_no_drift(tmp_path, monkeypatch, value, taps):
+    """Neither in all layers nor in one, which makes the whole image a bad one."""
+
+    def extreme(rows: Rows) -> Rows:
+        return {tap: values * value if tap in taps else values for tap, values in rows.items()}
+
+    on_the_fast_road(monkeypatch, extreme)
+    for count in (1, 2):
+        extractor = build()
+        run_plainly = extractor.cut.run
+        cut = replace(extractor.cut, run=lambda pixels, run_plainly=run_plainly: extreme(run_plainly(pixels)))
+        assert run(tmp_path, replace(extractor, cut=cut)) == count
 
 
 def test_distances():
