@@ -21,6 +21,7 @@ from benchmarks.extract.harness import (
     ratios,
     spread,
     timed,
+    undisturbed,
 )
 from benchmarks.extract.limit import DECODERS
 
@@ -45,7 +46,8 @@ def gpu(place: Place) -> Figures:
         alone = timed(program("ceilings", network, photos.small(place, 256)))
         found = list(_race(place, network))
         rows += found
-        goals += list(_goals(network, found, decode, alone))
+        foreign = [alone["foreign_cores"], *(row["foreign_cores"]["value"] for row in found)]
+        goals += undisturbed(_goals(network, found, decode, alone), foreign)
         facts[network] = {name: alone[name] for name in ("device", "forward", "device_decode", "resident")}
     return Figures(rows, NOTE, goals, {"decode_on_all_cores": round(decode), **facts})
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,13 @@ def at_least(goal: str, value: float | None, least: float, *, share: bool = Fals
     if value is None:
         return Goal(goal, "not measured", None)
     return Goal(goal, f"{value:.1%}" if share else f"{value:.2f}x", value >= least)
+
+
+def undisturbed(goals: Iterable[Goal], foreign_cores: Iterable[float]) -> list[Goal]:
+    """Return goals as they are, or, where others took more than a tenth of the machine, as not to be told."""
+    if (most := max(foreign_cores)) <= CORES / 10:
+        return list(goals)
+    return [replace(goal, measured=f"{goal.measured} (others took {most:.1f} cores)", met=None) for goal in goals]
 
 
 @dataclass

@@ -19,6 +19,7 @@ from benchmarks.extract.harness import (
     ours,
     program,
     timed,
+    undisturbed,
 )
 from benchmarks.extract.standing import NAIVE, bounds_of, reached, standing
 
@@ -119,7 +120,9 @@ def race(name: str, place: Place) -> Figures:
             print(f"  {runner.name}: {runs[runner.name][-1]}", file=sys.stderr, flush=True)
     bounds = bounds_of(track.network, peaks)
     rows = [standing(runner.name, runs, bounds.get(runner.precision)) for runner in field]
-    return Figures(rows, said, list(_goals(name, rows)), {"network": track.network, **bounds["facts"]})
+    foreign = [each["foreign_cores"]["value"] for each in (*rows, bounds["facts"]) if "foreign_cores" in each]
+    goals = undisturbed(_goals(name, rows), foreign)
+    return Figures(rows, said, goals, {"network": track.network, **bounds["facts"]})
 
 
 def _entered(name: str, place: Place) -> tuple[Sequence[Runner], Path | str, str]:

@@ -92,7 +92,8 @@ by the fastest decoder; of all cores, so many times as much. `of limit with resi
 resizing. Every network is held against the convolutions of a ResNet: depthwise ones cannot come near them.
 
 `foreign cores`: cores that other processes kept busy meanwhile (/proc/stat less what was measured, time stolen by the
-host included). Where it is above a tenth, differences below that share are noise; differences below 10 % are anyway.
+host included). Differences below 10 % are noise at any time. Where others took more than a tenth of the machine, ratios
+and shares can be off by any factor, and whether a goal is met is not told.
 
 naive: Pillow, torchvision's transforms of the weights, `DataLoader`, fp32, `no_grad`, `np.save`. timm: its own
 `create_transform` and weights of its own; it has no SqueezeNet. All else computes the penultimate features of the same
