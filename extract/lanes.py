@@ -6,8 +6,8 @@ own: while the network works on one batch, the next one is copied, resized and c
 """
 
 import time
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extract.batches import Batch, Loaded, Raw
 from extract.channel import Channel, Crew
 from extract.decoding.batched import decode_batch
 from extract.forward import Extractor, not_finite
-from extract.loader import Batch, Loaded, Loader, Raw, Sight
+from extract.loader import Loader, Sight
 from extract.resample import render_on
 from extract.runners import Runner
 from extract.spec import Failure, Record, available_cores, view_of
@@ -42,7 +43,6 @@ class Done:
     `seconds` tells for each stage how long it took, shared out over all that work on that stage at the same time.
     """
 
-    number: int
     items: list[Loaded]
     rows: dict[str, np.ndarray]
     seconds: dict[str, float]
@@ -71,21 +71,26 @@ class Stream:
         Raises DecoderError where no process can be started to decode, and whatever the network raises. A loader whose
         stream was left before its end cannot be used again.
         """
+        with self.flow(records) as batches:
+            yield from batches
+
+    @contextmanager
+    def flow(self, records: Iterable[Record]) -> Iterator[Iterator[Done]]:
+        """The same for who is in a hurry after Ctrl-C: only leaving waits for the batches that are in lanes."""
         with Crew() as crew:
+            done: Channel[tuple[Batch, Done]] = crew.channel(2 * self._lanes)
             try:
                 ready = self._loader.run(records, crew)
-                done = crew.channel(2 * self._lanes)
                 going = set(range(self._lanes))
                 for i in range(self._lanes):
                     crew.start(f"lane {i}", partial(self._work, i, going, ready, done))
-                yield from _in_order(done)
-                crew.check()
-            except BaseException:
-                crew.end()
-                self._loader.kill()
-                raise
+                yield _in_order(done, crew)
+            finally:
+                if not done.exhausted:
+                    crew.end()
+                    self._loader.kill()
 
-    def _work(self, i: int, going: set[int], ready: Channel[Batch], done: Channel[Done]) -> None:
+    def _work(self, i: int, going: set[int], ready: Channel[Batch], done: Channel[tuple[Batch, Done]]) -> None:
         lane = Lane(self.extractor, self.runner, self._loader.sight, self._loader.batch_size)
         for batch in ready:
             began = time.perf_counter()
@@ -93,7 +98,7 @@ class Stream:
             batch.release()
             if self.trace:
                 self.trace.span("batch", began, time.perf_counter(), number=batch.number, images=len(batch))
-            done.put(Done(batch.number, items, rows, self._shared(seconds, items)))
+            done.put((batch, Done(items, rows, self._shared(seconds, items))))
         going.discard(i)
         if not going:  # of two that see it, both may say so
             done.finish()
@@ -106,14 +111,16 @@ class Stream:
         }
 
 
-def _in_order(done: Channel[Done]) -> Generator[Done, None, None]:
+def _in_order(done: Channel[tuple[Batch, Done]], crew: Crew) -> Iterator[Done]:
     early: dict[int, Done] = {}
     number = 0
-    for each in done:
-        early[each.number] = each
+    for batch, each in done:
+        early[batch.number] = each
         while number in early:
+            batch.make_way()
             yield early.pop(number)
             number += 1
+    crew.check()
 
 
 class Lane:
@@ -172,6 +179,8 @@ class Lane:
             images.append(image)
             chosen.append(found)
             places.append(raw.place)
+        if not images:
+            return [replace(item, failure=failures.get(i, item.failure)) for i, item in enumerate(items)]
         views = self._sight.views
         out = torch.empty((len(images) * views, *pixels.shape[1:]), dtype=torch.uint8, device=pixels.device)
         render_on(images, chosen, self._sight.preset.interpolation, out)

@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from extract.channel import Channel, Crew
 from extract.lanes import STAGES, Done, Stream
 from extract.spec import Record
 from extract.store.shards import Rows, write_shard
@@ -96,28 +96,45 @@ def write_shards(
     that are done are written, and KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
     """
     filling, stopped = Filling(stream, most), False
-    writing: deque[Future[Receipt]] = deque()
-    with ThreadPoolExecutor(1, "write") as writer, closing(stream.run(records)) as batches:
+    with _writer(folder) as (full, receipts), stream.flow(records) as batches:
         try:
             for done in batches:
                 if not filling.takes(done):
-                    writing.append(writer.submit(filling.write, folder))
+                    full.put(filling)
                     filling = Filling(stream, most)
                 filling.add(done)
                 on_rows(len(done.items), sum(item.failure is not None for item in done.items))
-                yield from _written(writing, left=1)
+                while receipt := receipts.get(wait=False):
+                    yield receipt
         except KeyboardInterrupt:
             stopped = True
         if filling.n:
-            writing.append(writer.submit(filling.write, folder))
-        yield from _written(writing, left=0)
+            full.put(filling)
+        full.finish()
+        yield from receipts
     if stopped:
         raise KeyboardInterrupt
 
 
-def _written(writing: deque[Future[Receipt]], *, left: int) -> Iterable[Receipt]:
-    """Yield the receipts of what is written, and wait for it where more than `left` shards are still being written."""
-    while writing and (writing[0].done() or len(writing) > left):
-        receipt = writing[0].result()  # where Ctrl-C comes while it is waited for, it comes again
-        writing.popleft()
-        yield receipt
+@contextmanager
+def _writer(folder: Path) -> Iterator[tuple[Channel[Filling], Channel[Receipt]]]:
+    """Write what is full on a thread, and give receipts; leaving waits for it, and raises what it raised."""
+    with Crew() as crew:
+        # One is written while another waits: more receipts there never are that nobody has taken.
+        full, receipts = crew.channel(1), crew.channel(4)
+        crew.start("write", partial(_write, full, receipts, folder))
+        try:
+            yield full, receipts
+        finally:
+            full.finish()
+            crew.join()
+        crew.check()
+
+
+def _write(full: Channel[Filling], receipts: Channel[Receipt], folder: Path) -> None:
+    last = None
+    for filling in full:
+        if filling is not last:  # as it may be where Ctrl-C came just after it was handed over
+            receipts.put(filling.write(folder))
+        last = filling
+    receipts.finish()
