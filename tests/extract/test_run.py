@@ -15,13 +15,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
-from extract import golden, images, loader
+from extract import contents, golden, images, loader
 from extract import run as story
 from extract.errors import Interrupted, OptionError, StoreError
 from extract.progress import Silent
 from extract.run import dry_run, extract
-from extract.spec import BackboneSpec, ExtractSpec, Record, Status
+from extract.spec import ExtractSpec, Record, Status
 from extract.store import FeatureSet, open_features
 from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of
@@ -35,6 +36,7 @@ COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
 @pytest.fixture(autouse=True)
 def several_shards(monkeypatch):
     monkeypatch.setattr(story, "SHARD_ROWS", 3)
+    monkeypatch.setattr(loader, "Decoder", InProcess)  # what decodes is not at stake here, and costs a start
     monkeypatch.setattr(os, "fsync", lambda _: None)  # waits for the disk, which nothing here can tell
 
 
@@ -81,7 +83,7 @@ def test_the_first_run_computes_every_image_once(spec):
     assert len(shards_of(done)) == 3
     assert features.ids == sorted(f"{name}/{i:02}.{('png', 'jpg')[i % 2]}" for name in ("cat", "dog") for i in range(4))
     assert [features.label_names[label] for label in features.labels] == ["cat"] * 4 + ["dog"] * 4
-    assert features.dims == {"layer1": 32, "penultimate": 128}
+    assert features.shapes == {"layer1": (32,), "penultimate": (128,)}
     assert np.isfinite(features.read("penultimate")).all()
     assert len(np.unique(features.read("penultimate"), axis=0)) == 8
     assert (spec.cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
@@ -287,6 +289,95 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(spec, data):
         "reused": 8,
     }
     assert files_in(spec.cache) == before
+
+
+def test_a_dry_run_tells_the_time_from_a_few_rows(spec, monkeypatch):
+    monkeypatch.setattr(story, "probe", lambda shards, extractor, asked: 3.0 * sum(map(len, shards)) / 8)
+    planned = dry_run(spec)
+    assert (planned["images_per_s"], planned["estimated_s"]) == (3.0, 2.7)
+    extract(spec)
+    monkeypatch.setattr(story, "probe", lambda *_: pytest.fail("there is nothing to compute"))
+    planned = dry_run(spec)
+    assert (planned["images_per_s"], planned["estimated_s"]) == (None, 0.0)
+
+
+def test_a_dry_run_that_is_interrupted_writes_nothing(spec):
+    class Listener(Silent):
+        def advance(self, steps: int, bad: int = 0) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        dry_run(spec, Listener())
+    assert not spec.cache.exists()
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.heard.append(text)
+
+
+def test_a_disk_without_room_is_told_before_the_work_and_where_there_is_none_it_is_not_looked_at(spec, monkeypatch):
+    n_bytes = 8 * (32 + 128) * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(story.files, "free_bytes", lambda _: n_bytes - 1)
+        with pytest.raises(StoreError, match=r"8 rows take 0\.00 GB, and 0\.00 GB are free\. Free some"):
+            extract(spec)
+        assert not list(spec.cache.glob("pets/*/*"))
+        patch.setattr(story.files, "free_bytes", lambda _: n_bytes)
+        patch.setattr(story, "MUCH", n_bytes - 1)
+        notes = Notes()
+        assert counts(extract(spec, notes)) == {"rows": 8, "computed": 8}
+        assert notes.heard == ["8 rows take 0.00 GB, and 0.00 GB are free"]
+        patch.setattr(story.files, "free_bytes", lambda _: pytest.fail("nothing is to be computed"))
+        assert counts(extract(spec)) == {"rows": 8, "reused": 8}
+
+
+def test_views_are_rows_of_their_own_beside_those_of_the_centre(spec, tmp_path):
+    for name in ("seen", "mirrored"):
+        (tmp_path / name).mkdir()
+    for i in range(5):
+        image = picture(i, (40, 40))  # of two parts, neither is in the middle of an odd number of pixels
+        image.save(tmp_path / "seen" / f"{i}.png")
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored" / f"{i}.png")
+    seen = features_of(extract(replace(spec, data=str(tmp_path / "seen"), views=3, view_seed=5)))
+    assert set(seen.shapes) == {f"{tap}{view}" for tap in ("layer1", "penultimate") for view in ("", "@1", "@2")}
+    for name, layer in (("seen", "penultimate"), ("mirrored", "penultimate@1")):
+        alone = features_of(extract(replace(spec, data=str(tmp_path / name), name=f"{name}-alone")))
+        assert_same_rows(rows_of(seen, layer), rows_of(alone))
+
+
+def test_a_random_view_hangs_on_the_content_and_the_seed_alone(spec, data, tmp_path):
+    drawn = replace(spec, views=3, view_seed=5)
+    first = rows_of(features_of(extract(drawn)), "penultimate@2")
+    (data / "cat/00.png").rename(data / "cat/zz.png")
+    again = rows_of(features_of(extract(replace(drawn, cache=tmp_path / "other", batch_size=1))), "penultimate@2")
+    assert_same_rows({**again, "cat/00.png": again["cat/zz.png"]}, {**first, "cat/zz.png": first["cat/00.png"]})
+    reseeded = extract(replace(drawn, view_seed=6))
+    assert reseeded["computed"] == 8
+    other = rows_of(features_of(reseeded), "penultimate@2")
+    assert not any(np.allclose(other[name], row, rtol=1e-3) for name, row in again.items())
+
+
+def test_a_map_is_stored_as_it_is_in_shards_of_fewer_rows(spec, monkeypatch):
+    monkeypatch.setattr(story, "SHARD_BYTES", 2 * 64 * 16 * 16 * 4)
+    done = extract(replace(spec, taps=("layer2:map",)))
+    features = features_of(done)
+    assert features.shapes == {"layer2:map": (64, 16, 16)}
+    assert [rows_in(path) for path in shards_of(done)] == [2] * 4
+    pooled = features_of(extract(replace(spec, taps=("layer2",)))).read("layer2")
+    np.testing.assert_allclose(features.read("layer2:map").mean((2, 3)), pooled, rtol=1e-5, atol=1e-6)
+
+
+def test_what_ran_the_network_is_told_and_noted(spec):
+    done = extract(replace(spec, compile="none"))
+    assert done["runner"] == "eager"
+    with h5py.File(shards_of(done)[0], "r") as file:
+        assert json.loads(file.attrs["writer"])["runner"] == "eager"
 
 
 def test_plain_h5py_reads_it_from_any_working_directory(spec, data, tmp_path, monkeypatch):
@@ -560,21 +651,23 @@ def test_a_file_that_changes_after_it_was_hashed_is_a_bad_row_until_the_next_run
     assert_as_from_scratch(again, spec, tmp_path)
 
 
-def test_progress_hears_of_every_image(spec):
+def test_progress_hears_of_every_image_and_of_the_bad_ones(spec, data):
     heard = []
 
     class Listener:
         def start(self, what: str, total: int) -> None:
-            heard.append([what, total, 0])
+            heard.append([what, total, 0, 0])
 
-        def advance(self, steps: int) -> None:
+        def advance(self, steps: int, bad: int = 0) -> None:
             heard[-1][2] += steps
+            heard[-1][3] += bad
 
         def note(self, text: str) -> None:
             raise AssertionError(text)
 
+    (data / "cat/bad.png").write_bytes(b"words")
     extract(spec, Listener())
-    assert heard == [["hash", 8, 8], ["extract", 8, 8]]
+    assert heard == [["hash", 9, 9, 0], ["extract", 9, 9, 1]]
 
 
 def test_a_shard_from_another_recipe_is_not_taken_for_one_of_ours(spec):
@@ -637,8 +730,9 @@ def reads(monkeypatch) -> list[str]:
     """The ids of the images that are read; the golden ones are left out."""
     monkeypatch.setattr(golden, "prove", lambda *_: None)
     seen: list[str] = []
-    real = loader.read_bytes
-    monkeypatch.setattr(loader, "read_bytes", lambda record, most: seen.append(record.id) or real(record, most))
+    read, submit = contents.read_bytes, InProcess.submit
+    monkeypatch.setattr(contents, "read_bytes", lambda record, most: seen.append(record.id) or read(record, most))
+    monkeypatch.setattr(InProcess, "submit", lambda self, record: seen.append(record.id) or submit(self, record))
     return seen
 
 
@@ -710,7 +804,6 @@ def test_a_note_that_cannot_be_kept_costs_a_second_read_and_no_more(spec, settle
 def test_retry_failed_computes_bad_rows_again_and_no_other(spec, data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(images, "MAX_PIXELS", 1)
-        patch.setattr(loader, "Decoders", InProcess)
         patch.setattr(golden, "prove", lambda *_: None)  # its images are no smaller
         assert counts(extract(spec)) == {"rows": 8, "computed": 8, "bad": 8}
         assert counts(extract(spec)) == {"rows": 8, "reused": 8, "bad": 8}
@@ -754,9 +847,11 @@ def test_one_extraction_of_a_feature_set_at_a_time(spec, data):
     assert counts(extract(spec)) == {"rows": 9, "reused": 9}
 
 
-def test_who_waited_computes_only_what_is_still_missing(spec):
+def test_who_waited_computes_only_what_is_still_missing(spec, monkeypatch):
     results: list[dict[str, Any]] = []
-    spec = replace(spec, wait=True, backbone=BackboneSpec("builtin"))  # random weights are those of one thread
+    spec = replace(spec, wait=True)
+    extractor = story.build_extractor(spec)
+    monkeypatch.setattr(story, "build_extractor", lambda _: extractor)  # torch.fx traces for all threads of a process
     both = [threading.Thread(target=lambda: results.append(extract(spec))) for _ in range(2)]
     for each in both:
         each.start()
@@ -772,7 +867,7 @@ def test_an_interrupt_says_what_is_kept_and_the_next_run_goes_on(spec, monkeypat
         def __init__(self) -> None:
             self.rows = 0
 
-        def advance(self, steps: int) -> None:
+        def advance(self, steps: int, bad: int = 0) -> None:
             self.rows += steps
             if self.rows == 8 + 4:
                 signal.raise_signal(signal.SIGINT)
@@ -827,7 +922,7 @@ def test_a_refused_extraction_removes_no_damaged_shard(spec, tmp_path):
 
 def test_an_interrupt_while_files_are_read_keeps_what_is_known_of_them(spec, settled, reads):
     class Listener(Silent):
-        def advance(self, steps: int) -> None:
+        def advance(self, steps: int, bad: int = 0) -> None:
             if len(reads) >= 5:
                 signal.raise_signal(signal.SIGINT)
 

@@ -7,6 +7,7 @@ process; a second fork then looks at what is left, runs the extraction again and
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -199,23 +200,34 @@ def look_and_resume(spec: Any, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 class InProcess:
-    """Decodes right here."""
+    """A decoder that decodes right here, one image at a time; it has no process to end."""
 
-    def __init__(self, preset: Any) -> None:
-        self.preset = preset
+    def __init__(self, short_px: int | None = None, *, leave_jpeg: bool = False) -> None:
+        assert not leave_jpeg
+        self.short_px, self.record = short_px, None
 
-    def decode(self, data: bytes) -> Any:
+    @property
+    def full(self) -> bool:
+        return self.record is not None
+
+    def submit(self, record: Any) -> None:
+        self.record = record
+
+    def answer(self) -> Any:
         from extract import images
+        from extract.decoding import NO_DIGEST, Decoded
+        from extract.sources import read_bytes
         from extract.spec import Failure
 
-        image = images.decode(data)
-        return image if isinstance(image, Failure) else images.pixels(image, self.preset)
+        data, self.record = read_bytes(self.record, images.MAX_BYTES), None
+        if isinstance(data, Failure):
+            return Decoded(NO_DIGEST, data)
+        return Decoded(hashlib.sha256(data).digest(), images.decode(data, short_px=self.short_px))
 
-    def kill(self) -> None:
+    def start(self) -> None:
         pass
 
-    def close(self) -> None:
-        pass
+    kill = stop = close = start
 
 
 def main() -> None:
@@ -225,7 +237,7 @@ def main() -> None:
     from tests.tiny import features_of, rows_of, tiny_spec
 
     data, extract.run.SHARD_ROWS = Path(sys.argv[1]), int(sys.argv[2])
-    extract.loader.Decoders = InProcess  # type: ignore[assignment] what decodes is not at stake here, and costs a start
+    extract.loader.Decoder = InProcess  # type: ignore[assignment] what decodes is not at stake here, and costs a start
     expected = None
     for line in sys.stdin:
         case = json.loads(line)

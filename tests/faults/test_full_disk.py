@@ -24,12 +24,11 @@ ROOT = Path(__file__).parents[2]
 # a full disk answers ENOSPC; both come from write(), and a small disk to fill can be had by root only.)
 DRIVER = """
 import json, os, resource, sys
-from extract import run
-from extract.engines import local
+from extract import run, shard
 import pipeline
 
 run.SHARD_ROWS = int(sys.argv[1])
-PLACES = {"weights": (run, "prepare_folder"), "shard": (local, "extract_shard"), "index": (run, "commit")}
+PLACES = {"weights": (run, "prepare_folder"), "shard": (shard, "write_shard"), "index": (run, "commit")}
 
 def fill(moment, after, full_bytes):
     module, name = PLACES[moment]
