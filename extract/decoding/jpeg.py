@@ -89,7 +89,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     at = 2
     for _ in range(MAX_SEGMENTS):
         first, marker, size = struct.unpack_from(">BBH", data, at)
-        _require(first == 0xFF and size >= 2 and at + 2 + size <= len(data))
+        _require(first == 0xFF and at + 2 + size <= len(data))
         yield marker, at + 4, at + 2 + size
         at += 2 + size
 
