@@ -1,14 +1,16 @@
 import shutil
+import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-import classify.predict as module
 from classify.fit import FitSpec, fit
 from classify.predict import PredictSpec, evaluate_run, predict, records_of
 from extract.progress import Silent
 from extract.run import extract
+from extract.runners.network import Network
 from tests.tiny import tiny_folder, tiny_spec
 
 
@@ -22,29 +24,65 @@ def fitted(tmp_path_factory) -> Path:
     return work
 
 
-class Overflowing:
-    """An extractor whose second row of every batch of four is beyond float32."""
+@pytest.fixture
+def overflowing(monkeypatch) -> None:
+    """Have the second row of every batch be beyond float32."""
+    forward = Network.forward
 
-    batch_size = 4
-
-    def __init__(self, *args, real=module.rebuild_extractor, **options) -> None:
-        self.real = real(*args, **options)
-        self.recipe, self.dims, self.send = self.real.recipe, self.real.dims, self.real.send
-
-    def __call__(self, pixels):
-        rows = self.real(pixels)
-        rows["penultimate"][1] = np.inf
+    def overflow(self: Network, pixels: Tensor) -> dict[str, Tensor]:
+        rows = forward(self, pixels)
+        rows["penultimate"][1] = torch.inf
         return rows
 
+    monkeypatch.setattr(Network, "forward", overflow)
 
-def test_features_that_are_no_numbers_are_a_bad_row(fitted, monkeypatch):
-    monkeypatch.setattr(module, "rebuild_extractor", Overflowing)
-    spec = PredictSpec(str(fitted / "run"), device="cpu", workers=1)
+
+@pytest.mark.usefixtures("overflowing")
+def test_features_that_are_no_numbers_are_a_bad_row(fitted):
+    spec = PredictSpec(str(fitted / "run"), device="cpu", workers=1, batch_size=4)
     answers = list(predict(spec, records_of((str(fitted / "data"),)), Silent()))
     assert [answer["status"] for answer in answers] == (["ok", "not finite", "ok", "ok"] * 3)
     assert answers[1]["label"] is None
     assert answers[1]["reason"] == "features beyond the range of float32"
     assert evaluate_run(spec, str(fitted / "data"), None, Silent())["n_bad"] == 3
+
+
+def test_neither_batch_size_nor_workers_change_an_answer(fitted):
+    records = records_of((str(fitted / "data"),))
+    first, *others = (
+        list(
+            predict(
+                PredictSpec(str(fitted / "run"), device="cpu", batch_size=batch, workers=workers), records, Silent()
+            )
+        )
+        for batch, workers in ((1, 1), (5, 3), (None, 2))
+    )
+    assert [answer["id"] for answer in first] == [record.id for record in records]
+    for other in others:
+        for one, same in zip(first, other, strict=True):
+            assert {**same, "probability": 0, "top": []} == {**one, "probability": 0, "top": []}
+            assert same["probability"] == pytest.approx(one["probability"], abs=1e-5)
+
+
+def test_answers_that_nobody_waits_for_leave_no_thread(fitted):
+    spec = PredictSpec(str(fitted / "run"), device="cpu", workers=1, batch_size=1)
+    answers = predict(spec, records_of((str(fitted / "data"),)), Silent())
+    assert next(answers)["status"] == "ok"
+    answers.close()
+    assert threading.active_count() == 1
+
+
+def test_a_run_on_many_views_predicts_from_the_centre(fitted, tmp_path):
+    spec = tiny_spec(fitted / "data", tmp_path / "cache", taps=("penultimate", "layer2:map"), views=3)
+    done = extract(spec)
+    fit(FitSpec(done["features"], cache=tmp_path / "cache", out=tmp_path / "run", cv=2, jobs=1))
+    records = records_of((str(fitted / "data"),))
+    seen, plain = (
+        list(predict(PredictSpec(str(run), device="cpu"), records, Silent()))
+        for run in (tmp_path / "run", fitted / "run")
+    )
+    assert [answer["label"] for answer in seen] == [answer["label"] for answer in plain]
+    assert [answer["probability"] for answer in seen] == pytest.approx([a["probability"] for a in plain], abs=1e-3)
 
 
 @pytest.mark.parametrize("one_grouped", [False, True])
