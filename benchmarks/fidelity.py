@@ -5,8 +5,8 @@
 The reference is Pillow's decoder, Pillow's resizing (torchvision's own preset on PIL images, bit by bit) and fp32. Of
 each way that is faster: the cosine between its features and the reference's, per image, after the mean feature of the
 reference was subtracted from both (without that, any two images look alike). It may be a default where the mean of
-the cosines is at least 0.9999 for every network. The figures go to `benchmarks/fidelity.json`; `--quick` takes 40
-photos and the two small networks, and only prints.
+the cosines is at least 0.9999 for every network. The figures go to `benchmarks/fidelity.json`, after 5 minutes or
+so on two cores; `--quick` takes 40 photos and the two small networks, and only prints.
 """
 
 import argparse
@@ -119,6 +119,7 @@ class OnGpu(Way):
         for i in range(0, len(files), BATCH):
             data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files[i : i + BATCH]]
             images = [image for image in decode_batch(data, out.device) if isinstance(image, Tensor)]
+            assert len(images) == len(data)
             chosen = [[centre(image.shape[0], image.shape[1], preset)] for image in images]
             render_on(images, chosen, preset.interpolation, out[i : i + BATCH])
         return out.cpu()
