@@ -10,20 +10,23 @@ from extract.devices import set_tf32
 from extract.errors import OptionError, unknown
 from extract.forward import Extractor
 from extract.runners.eager import Eager
+from extract.runners.inductor import Inductor
+from extract.runners.openvino import OpenVino
 from extract.runners.runner import Lane, Runner
 
 __all__ = ["RUNNERS", "Lane", "Runner", "prepare"]
 
-RUNNERS: dict[str, Callable[..., Runner]] = {"none": Eager}
+RUNNERS: dict[str, Callable[..., Runner]] = {"none": Eager, "inductor": Inductor, "openvino": OpenVino}
 """By the name that a user gives the compiler."""
 
 
 def prepare(extractor: Extractor, *, batch_size: int, compiler: str = "none", lanes: int = 1) -> Runner:
-    """Make an extractor's network ready for so many lanes, with batches of up to `batch_size` images.
+    """Make an extractor's network ready to run, with batches of up to `batch_size` images.
 
-    Raises OptionError for a compiler that does not exist, is not there, or does not take the network.
+    Raises OptionError for a compiler that does not exist, is not there, or does not take the network, and RunnerError
+    where it fails.
     """
     if compiler not in RUNNERS:
         unknown("compiler", compiler, RUNNERS, OptionError)
     set_tf32(extractor.recipe.tf32)
-    return RUNNERS[compiler](extractor, batch_size=batch_size, lanes=lanes)
+    return RUNNERS[compiler](extractor, batch_size=batch_size)

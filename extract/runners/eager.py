@@ -1,11 +1,13 @@
 """The eager runner: the network as PyTorch runs it, operator by operator. It works everywhere, at once."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from extract.devices import computes_bf16
 from extract.forward import Extractor
 from extract.runners.chunks import Chunked, Limit
-from extract.runners.network import build_network
+from extract.runners.fusing import fuse, fuses
+from extract.runners.network import NormaliseRows, build_network, rounded
 from extract.runners.runner import Lane
 
 
@@ -14,9 +16,15 @@ class Eager:
 
     name = "eager"
 
-    def __init__(self, extractor: Extractor, *, batch_size: int, lanes: int) -> None:
-        self._network = build_network(extractor)
+    def __init__(self, extractor: Extractor, *, batch_size: int) -> None:
+        recipe, device = extractor.recipe, extractor.device
+        self._network, self._store = build_network(extractor, recipe.precision), recipe.store
         self._limit = Limit(batch_size)
+        if device.type == "cpu":
+            self._network.normalise = NormaliseRows(recipe.preprocessing)
+            native = recipe.precision == "fp32" or computes_bf16(device)
+            if isinstance(self._network.cut, fx.GraphModule) and native and fuses():
+                fuse(self._network.cut)
 
     def lane(self) -> Lane:
         """Return a lane for the thread that asks."""
@@ -24,4 +32,4 @@ class Eager:
 
     @torch.inference_mode()
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        return self._network(pixels)
+        return rounded(self._network(pixels), self._store)
