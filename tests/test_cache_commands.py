@@ -123,7 +123,7 @@ def test_the_list_shows_sizes_and_ages_and_what_is_wrong(folder):
 def test_the_description_can_be_read(folder):
     said = cache(folder.cache, "info", "set")
     for part in (
-        "key             cdbe98fc2b8f",
+        f"key             {folder.path.name}",
         "source          /data",
         "rows            5, 1 bad",
         "classes         (none) 1, cat 2, dog 2",

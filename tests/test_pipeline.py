@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 import pipeline
 from classify.heads import HEADS
+from extract.spec import ExtractSpec
 
 ROOT = Path(pipeline.__file__).parent
 
@@ -69,6 +71,7 @@ def test_extract_says_what_scripts_rely_on(fitted):
     assert sum(done["stages"].values()) == pytest.approx(1, abs=0.01)
     assert done["bottleneck"] in done["stages"]
     assert done["hint"]
+    assert done["runner"] == "eager"
     assert done["images_per_s"] > 0
     assert done["bytes"] > 0
     with h5py.File(done["path"]) as file:
@@ -81,7 +84,7 @@ def test_a_second_extract_computes_nothing(photos, fitted):
     again = run_json("extract", photos, "-m", "builtin", "-l", "stages", "-l", "penultimate", "--cache", work / "cache")
     assert (again["computed"], again["reused"]) == (0, 34)
     assert again["key"] == first["key"]
-    assert again["images_per_s"] is None
+    assert [again[name] for name in ("images_per_s", "bottleneck", "hint", "runner")] == [None] * 4
 
 
 def test_the_order_of_the_layers_is_no_matter(photos, fitted):
@@ -170,7 +173,36 @@ def test_bad_images_are_told_and_counted(photos, tmp_path):
 def test_a_dry_run_writes_nothing(photos, tmp_path):
     done = run_json("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache", "--dry-run")
     assert (done["rows"], done["to_compute"], done["bytes"]) == (34, 34, 34 * 128 * 4)
+    assert done["images_per_s"] > 0
+    assert done["estimated_s"] == pytest.approx(34 / done["images_per_s"], abs=0.1)
+    said = run("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache", "--dry-run", "--views", 4).stdout
+    assert re.match(r"photos/.*: 34 of 34 images to compute, 69\.6 kB to write; .* are free\nAbout \d+ s at", said)
     assert not (tmp_path / "cache").exists()
+
+
+def test_every_option_of_extract_reaches_the_extraction(monkeypatch, tmp_path):
+    asked: list[ExtractSpec] = []
+    summary = {"bad": 0, "rows": 0}
+    monkeypatch.setattr("extract.run.extract", lambda spec, bar: asked.append(spec) or summary)
+    numbers = ("--views", 3, "--view-seed", 7, "--tf32", "--decoder", "scaled")
+    speed = ("--compile", "inductor", "--device", "cuda:0,cuda:1", "-j", 5, "--profile", tmp_path / "trace.json")
+    run_json("extract", "photos", *numbers, *speed)
+    run_json("extract", "photos")
+    chosen, default = asked
+    assert (chosen.views, chosen.view_seed, chosen.tf32, chosen.decoder) == (3, 7, True, "scaled")
+    assert (chosen.compile, chosen.device, chosen.workers) == ("inductor", "cuda:0,cuda:1", 5)
+    assert chosen.profile == tmp_path / "trace.json"
+    assert default == ExtractSpec("photos")
+
+
+def test_views_and_a_trace_come_with_an_extraction(photos, tmp_path):
+    arguments = ("-m", "builtin", "--cache", tmp_path / "cache", "--views", 3, "--compile", "none")
+    done = run_json("extract", photos, *arguments, "--profile", tmp_path / "trace.json")
+    with h5py.File(done["path"]) as file:
+        assert list(file["layers"]) == ["penultimate", "penultimate@1", "penultimate@2"]
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert run_json("extract", photos, *arguments, "--view-seed", 1, "--dry-run")["to_compute"] == 34
+    assert run_json("extract", photos, *arguments, "--dry-run")["to_compute"] == 0
 
 
 @pytest.mark.parametrize(
@@ -195,7 +227,11 @@ def test_a_dry_run_writes_nothing(photos, tmp_path):
         (("extract", "{photos}", "-m", "builtin", "--cache", "/dev/null/cache"), "cannot be written"),
         (("extract", "{photos}", "-m", "builtin", "--name", "../up"), "is no name"),
         (("extract", "{photos}", "-m", "builtin", "--device", "abacus"), "no device 'abacus'"),
-        (("extract", "{photos}", "-m", "builtin", "--precision", "fp16"), "slowly"),
+        (("extract", "{photos}", "-m", "builtin", "--device", "cpu,"), "no device ''"),
+        (("extract", "{photos}", "-m", "builtin", "--device", "cpu", "--precision", "fp16"), "slowly"),
+        (("extract", "{photos}", "-m", "builtin", "--device", "cpu", "--tf32"), "TF32 is a way to compute fp32"),
+        (("extract", "{photos}", "-m", "builtin", "--device", "cpu", "--decoder", "gpu"), "no GPU decodes images"),
+        (("extract", "{photos}", "-m", "builtin", "--profile", "no/trace.json"), "the trace cannot be written"),
         (("fit", "nothing"), "no features 'nothing'"),
         (("predict", "nothing", "{photos}"), "no run of that name or path"),
         (("layers", "resnet19"), "no model 'resnet19'"),
@@ -220,6 +256,11 @@ def test_wrong_usage_exits_with_2():
     run("extract", "x", "--precision", "fp8", code=2)
     run("nonsense", code=2)
     run("extract", "x", "--seed", 2**32, code=2)
+    run("extract", "x", "--views", 0, code=2)
+    run("extract", "x", "--views", 65, code=2)
+    run("extract", "x", "--view-seed", -1, code=2)
+    run("extract", "x", "--decoder", "quick", code=2)
+    run("extract", "x", "--compile", "gcc", code=2)
 
 
 def test_layers_are_listed_with_their_cost():
