@@ -122,7 +122,7 @@ def _runner(extractor: Extractor, spec: ExtractSpec, n_images: int, batch_size: 
     """Open what runs the network, and say why it is that."""
     if spec.compile == "auto":
         return choose(extractor, n_images=n_images, batch_size=batch_size, lanes=lanes)
-    return prepare(extractor, batch_size=batch_size, lanes=lanes, compiler=spec.compile), ""
+    return prepare(extractor, batch_size=batch_size, compiler=spec.compile), ""
 
 
 def probe(shards: Sequence[Sequence[Record]], extractor: Extractor, spec: ExtractSpec) -> float:

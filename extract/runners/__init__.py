@@ -20,7 +20,7 @@ RUNNERS: dict[str, Callable[..., Runner]] = {"none": Eager, "inductor": Inductor
 """By the name that a user gives the compiler."""
 
 
-def prepare(extractor: Extractor, *, batch_size: int, compiler: str = "none", lanes: int = 1) -> Runner:
+def prepare(extractor: Extractor, *, batch_size: int, compiler: str = "none") -> Runner:
     """Make an extractor's network ready to run, with batches of up to `batch_size` images.
 
     Raises OptionError for a compiler that does not exist, is not there, or does not take the network, and RunnerError

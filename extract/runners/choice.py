@@ -1,7 +1,6 @@
 """The choice of a runner: compile where the job is long enough to pay for it, by measurement on this very network."""
 
 import importlib.util
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from extract.channel import Crew
+from extract.channel import Crew, Ended
 from extract.forward import Extractor
 from extract.runners import Lane, Runner, prepare
+from extract.runners.inductor import has_cpp_compiler
 
 MIN_IMAGES = 500
 """A smaller job is over before anything is compiled."""
@@ -34,7 +34,7 @@ def choose(extractor: Extractor, *, n_images: int, batch_size: int, lanes: int) 
 
     An image counts once for each view of it, here and in `batch_size`.
     """
-    eager = prepare(extractor, batch_size=batch_size, lanes=lanes)
+    eager = prepare(extractor, batch_size=batch_size)
     compiler = compiler_for(extractor)
     if compiler is None or n_images < MIN_IMAGES:
         return eager, ""
@@ -43,7 +43,7 @@ def choose(extractor: Extractor, *, n_images: int, batch_size: int, lanes: int) 
     if eager_s < pays_from_s:
         return eager, f"eager: the network will take about {eager_s:.0f} s, and compiling pays from {pays_from_s:.0f} s"
     began = time.perf_counter()
-    compiled = prepare(extractor, batch_size=batch_size, lanes=lanes, compiler=compiler)
+    compiled = prepare(extractor, batch_size=batch_size, compiler=compiler)
     took_s = time.perf_counter() - began
     gain = eager_s / (n_images * image_s(compiled, extractor, batch_size, lanes))
     said = f"{compiler} is {gain:.2f} x as fast as eager on this network, compiled in {took_s:.0f} s"
@@ -58,11 +58,7 @@ def compiler_for(extractor: Extractor) -> str | None:
         return None
     if extractor.device.type == "cpu" and importlib.util.find_spec("openvino"):
         return "openvino"
-    return "inductor" if extractor.device.type == "cuda" or _builds_c() else None
-
-
-def _builds_c() -> bool:
-    return any(map(shutil.which, ("c++", "g++", "clang++")))
+    return "inductor" if extractor.device.type == "cuda" or has_cpp_compiler() else None
 
 
 def image_s(runner: Runner, extractor: Extractor, batch_size: int, lanes: int) -> float:
@@ -87,9 +83,16 @@ def _timed(lane: Callable[[], Lane], pixels: Tensor, together: threading.Barrier
     """Run a lane of its own thread: when it began and when it ended."""
     if pixels.device.type == "cpu":
         torch.set_num_threads(1)
-    run = lane()
-    _finish(run(pixels))
-    together.wait()
+    try:
+        run = lane()
+        _finish(run(pixels))
+    except BaseException:
+        together.abort()  # the others would wait for ever
+        raise
+    try:
+        together.wait()
+    except threading.BrokenBarrierError as error:
+        raise Ended from error
     began = time.perf_counter()
     for _ in range(ROUNDS):
         _finish(run(pixels))
