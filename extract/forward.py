@@ -3,6 +3,7 @@
 The network here is the exact one, in fp32 and with nothing folded: the plain reference. `runners` run it fast.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torchvision.transforms import functional as F
 
 from extract.backbones import digest, fit_state, open_backbone, open_skeleton, read_state
 from extract.backbones.weights import State
-from extract.devices import check_tf32, device_names, full_fp32, pick_device, resolve_precision
+from extract.devices import check_tf32, computes_bf16, device_names, full_fp32, pick_device, resolve_precision
 from extract.errors import BackboneError, OptionError, TapError
 from extract.images import DECODERS
 from extract.pooling import make_pool
@@ -32,6 +33,8 @@ from extract.spec import (
 )
 from extract.store.index import versions
 from extract.taps import Cut, Trunk, open_trunk
+
+log = logging.getLogger(__name__)
 
 IMAGE_PIXELS = 224**2
 BATCHES = {"cpu": (32, 256), "cuda": (256, 2048)}
@@ -147,12 +150,17 @@ def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *
 
 
 def _check_precision(recipe: Recipe, device: torch.device) -> None:
-    """Refuse a recipe whose precision the device does not have: its rows would be others."""
+    """Refuse what would give other rows than the recipe says; emulated bf16 gives the same ones, slowly."""
+    if recipe.precision == "bf16" and not computes_bf16(device):
+        log.warning("this %s only emulates bf16, which the features were extracted in: that is slow", device.type)
+        return
     try:
         resolve_precision(recipe.precision, device)
+        if recipe.tf32:
+            check_tf32(recipe.precision, device)
     except OptionError as error:
-        said = f"the features were extracted in {recipe.precision}, and {error.what}"
-        raise OptionError(said, remedy="Take a --device that has it, or extract with --precision fp32") from error
+        said = f"the features were extracted otherwise: {error.what}"
+        raise OptionError(said, remedy="Take --device cuda, or extract with --precision fp32") from error
 
 
 def resolve_taps(trunk: Trunk, texts: Iterable[str], size_px: int) -> tuple[tuple[Tap, ...], tuple[str, ...]]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, fx
 
 from extract.devices import computes_bf16
-from extract.forward import Extractor
+from extract.forward import Extractor, freeze
 from extract.runners.chunks import Chunked, Limit
 from extract.runners.fusing import fuse, fuses
 from extract.runners.network import NormaliseRows, build_network, rounded
@@ -25,6 +25,7 @@ class Eager:
             native = recipe.precision == "fp32" or computes_bf16(device)
             if isinstance(self._network.cut, fx.GraphModule) and native and fuses():
                 fuse(self._network.cut)
+        freeze(self._network)
 
     def lane(self) -> Lane:
         """Return a lane for the thread that asks."""

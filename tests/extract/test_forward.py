@@ -7,16 +7,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision import models
+from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from extract.backbones import digest, open_backbone
 from extract.backbones.builtin.network import CifarResNet
 from extract.errors import BackboneError, OptionError, TapError
 from extract.forward import Extractor, build_extractor, rebuild_extractor
-from extract.images import pixels
-from extract.spec import BackboneSpec, ExtractSpec, Preprocessing, Recipe, Tap
+from extract.images import DECODERS
+from extract.spec import BackboneSpec, ExtractSpec, Recipe, Tap
 from tests.tiny import picture, tiny_spec
 
 SMALL = (("resize_size", 72), ("crop_size", 64))
@@ -34,9 +35,14 @@ def images(n: int) -> list[Image.Image]:
     return [picture(seed, (60 + 9 * seed, 75)) for seed in range(n)]
 
 
+def pixels_of(extractor: Extractor, pictures: list[Image.Image]) -> Tensor:
+    preset = extractor.recipe.preprocessing
+    resized = [transforms.Resize(preset.resize_size)(image) for image in pictures]
+    return torch.stack([F.pil_to_tensor(transforms.CenterCrop(preset.crop_size)(image)) for image in resized])
+
+
 def run(extractor: Extractor, pictures: list[Image.Image]) -> dict[str, np.ndarray]:
-    made = [pixels(image, extractor.recipe.preprocessing) for image in pictures]
-    return extractor(extractor.send([torch.as_tensor(values) for values in made]))
+    return extractor.exact(pixels_of(extractor, pictures))
 
 
 def plain_network(backbone: BackboneSpec) -> nn.Module:
@@ -135,31 +141,54 @@ def test_the_cut_network_has_no_layer_above_the_deepest_tap():
     assert names == {n for n in models.resnet18().state_dict() if n.startswith(("conv1", "bn1", "layer1", "layer2"))}
 
 
-def test_the_dims_are_the_columns():
-    extractor = build(BUILTIN, "layer1:grid:2", "penultimate")
+def test_the_shapes_are_those_of_the_rows():
+    extractor = build(BUILTIN, "layer1:grid:2", "layer2:map", "penultimate", views=2)
+    shapes = {"layer1:grid:2": (4 * 32,), "layer2:map": (64, 16, 16), "penultimate": (128,)}
+    assert extractor.shapes == shapes | {f"{name}@1": shape for name, shape in shapes.items()}
+    assert list(extractor.shapes) == extractor.recipe.layers
     assert {name: rows.shape for name, rows in run(extractor, images(2)).items()} == {
-        name: (2, width) for name, width in extractor.dims.items()
+        name: (2, *shape) for name, shape in shapes.items()
     }
-    assert extractor.dims == {"layer1:grid:2": 4 * 32, "penultimate": 128}
 
 
-def test_bf16_is_close_and_stored_as_half():
-    exact = run(build(RESNET, "layer2", "penultimate"), images(3))
-    rough = run(build(RESNET, "layer2", "penultimate", precision="bf16"), images(3))
-    for tap, rows in rough.items():
-        assert rows.dtype == np.float16
-        assert exact[tap].dtype == np.float32
-        assert 0 < relative(rows.astype(np.float64), exact[tap]) < 2e-2
+def test_the_exact_rows_know_nothing_of_precision_and_store():
+    exact = run(build(RESNET), images(2))["penultimate"]
+    rough = run(build(RESNET, precision="bf16", store="float16"), images(2))["penultimate"]
+    assert rough.dtype == np.float32
+    assert np.array_equal(exact, rough)
 
 
-def test_half_storage_rounds_and_computes_the_same():
-    exact, half = run(build(RESNET), images(2)), run(build(RESNET, store="float16"), images(2))
-    assert np.array_equal(half["penultimate"], exact["penultimate"].astype(np.float16))
+def test_half_precision_is_stored_as_half_where_nobody_said():
+    assert build().recipe.store == "float32"
+    assert build(precision="bf16").recipe.store == "float16"
+    assert build(precision="bf16", store="float32").recipe.store == "float32"
+
+
+@pytest.mark.parametrize(
+    ("crop", "on_cpu", "on_gpu"), [(224, 32, 256), (32, 256, 2048), (64, 256, 2048), (448, 8, 64), (1000, 8, 12)]
+)
+def test_a_batch_has_as_many_pixels_as_suit_the_device(crop, on_cpu, on_gpu):
+    spec = replace(BUILTIN, overrides=(("resize_size", 1000), ("crop_size", crop)))
+    extractor = build(spec, "layer1")
+    assert extractor.batch_size == on_cpu
+    assert replace(extractor, device=torch.device("cuda")).batch_size == on_gpu
 
 
 def test_fp16_on_a_cpu_is_refused():
     with pytest.raises(OptionError, match="fp16"):
         build(precision="fp16")
+
+
+def test_a_processor_without_bf16_is_told_so(monkeypatch):
+    monkeypatch.setattr("extract.devices.computes_bf16", lambda _: False)
+    with pytest.raises(OptionError, match=r"does not compute bf16.*--precision fp32"):
+        build(precision="bf16")
+
+
+@pytest.mark.parametrize("changes", [{"tf32": True}, {"tf32": True, "precision": "bf16"}, {"decoder": "gpu"}])
+def test_what_only_a_gpu_does_is_refused_on_a_cpu(changes):
+    with pytest.raises(OptionError, match="on a cpu"):
+        build(**changes)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "meta"])
@@ -168,16 +197,24 @@ def test_a_device_that_computes_nothing_here_is_refused(name):
         build(device=name)
 
 
+def test_of_several_devices_the_extractor_lies_on_the_first():
+    assert build(device="cpu,cuda:99").device == torch.device("cpu")
+
+
 def test_rows_rebuilt_from_the_stored_weights_are_bitwise_the_same(tmp_path):
-    extractor = build(RESNET, "layer1", "layer3:max", "penultimate")
+    extractor = build(RESNET, "layer1", "layer3:max", "penultimate", views=2)
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(extractor.weights())
     rows = run(extractor, images(3))
     for tap in rows:
         again = rebuild_extractor(extractor.recipe, weights, tap, device="cpu")
-        assert again.dims == {tap: extractor.dims[tap]}
+        assert again.shapes == {tap: extractor.shapes[tap]}
         assert again.recipe.key == extractor.recipe.key
         assert np.array_equal(run(again, images(3))[tap], rows[tap])
+    whole = rebuild_extractor(extractor.recipe, weights, device="cpu")
+    assert whole.shapes == extractor.shapes
+    again = run(whole, images(3))
+    assert all(np.array_equal(again[tap], rows[tap]) for tap in rows)
 
 
 def test_changed_weights_are_refused_on_rebuilding(tmp_path):
@@ -199,6 +236,18 @@ def test_a_recipe_of_another_decoder_is_refused_on_rebuilding(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(extractor.weights())
     with pytest.raises(BackboneError, match="decodes"):
         rebuild_extractor(replace(extractor.recipe, decoder="another"), tmp_path / "w.safetensors", "layer1")
+
+
+def test_rebuilt_for_another_processor_the_precision_holds_or_an_error_says_why_not(tmp_path, monkeypatch, caplog):
+    extractor = build(BUILTIN, "layer1", precision="bf16")
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(extractor.weights())
+    monkeypatch.setattr("extract.forward.computes_bf16", lambda _: False)
+    assert rebuild_extractor(extractor.recipe, weights, "layer1", device="cpu").recipe.precision == "bf16"
+    assert "only emulates bf16" in caplog.text
+    for changes in ({"precision": "fp16"}, {"precision": "fp32", "tf32": True}):
+        with pytest.raises(OptionError, match="extracted otherwise"):
+            rebuild_extractor(replace(extractor.recipe, **changes), weights, "layer1", device="cpu")
 
 
 def saved(state: dict[str, Tensor], path: Path) -> BackboneSpec:
@@ -228,16 +277,6 @@ def test_random_weights_depend_on_their_seed_and_on_nothing_before(tmp_path):
     assert build(replace(BUILTIN, seed=1)).recipe.weights_sha256 != first
 
 
-RECIPE = Recipe(
-    model="builtin:x",
-    weights_sha256="0" * 64,
-    taps=(Tap("layer1"), Tap("penultimate")),
-    nodes=("layer1", "avgpool"),
-    preprocessing=Preprocessing(36, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-    decoder="pillow",
-    precision="fp32",
-    store="float32",
-)
 OTHER_PREPROCESSING = {
     "resize_size": 37,
     "crop_size": 31,
@@ -245,37 +284,6 @@ OTHER_PREPROCESSING = {
     "mean": (0.5, 0.5, 0.5000001),
     "std": (0.2, 0.2, 0.2000001),
 }
-OTHER_RECIPE = {
-    "model": "builtin:y",
-    "weights_sha256": "0" * 63 + "1",
-    "taps": (Tap("layer1", "max"), Tap("penultimate")),
-    "nodes": ("layer1", "flatten"),
-    "preprocessing": replace(RECIPE.preprocessing, crop_size=31),
-    "decoder": "pillow 2",
-    "precision": "bf16",
-    "store": "float16",
-    "schema_version": RECIPE.schema_version + 1,
-}
-
-
-@pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
-def test_every_field_of_the_recipe_moves_the_key(field):
-    other = replace(RECIPE, **{field: OTHER_RECIPE[field]})
-    assert other.key != RECIPE.key
-    assert Recipe.from_json(other.to_json()) == other
-
-
-@pytest.mark.parametrize("field", [field.name for field in fields(Preprocessing)])
-def test_every_field_of_the_preprocessing_moves_the_key(field):
-    preprocessing = replace(RECIPE.preprocessing, **{field: OTHER_PREPROCESSING[field]})
-    assert replace(RECIPE, preprocessing=preprocessing).key != RECIPE.key
-
-
-def test_the_order_of_taps_and_nodes_is_in_the_key():
-    assert replace(RECIPE, taps=RECIPE.taps[::-1]).key != RECIPE.key
-    assert replace(RECIPE, nodes=RECIPE.nodes[::-1]).key != RECIPE.key
-
-
 IN_THE_KEY = {
     "backbone": (
         replace(BUILTIN, seed=1),
@@ -286,6 +294,8 @@ IN_THE_KEY = {
     "taps": (("layer1",), ("penultimate", "layer1"), ("penultimate:max",), ("layer1", "layer2", "penultimate")),
     "precision": ("bf16",),
     "store": ("float16",),
+    "decoder": ("scaled",),
+    "views": (2, 3),
 }
 NOT_IN_THE_KEY = {
     "data": "elsewhere",
@@ -298,11 +308,16 @@ NOT_IN_THE_KEY = {
     "rehash": True,
     "retry_failed": True,
     "wait": True,
+    "compile": "none",
+    "profile": Path("trace.json"),
+    "view_seed": 5,
 }
+APART = {"tf32"}
+"""In the key, but of a GPU only."""
 
 
 def test_every_option_is_known_to_be_in_the_key_or_not():
-    assert {field.name for field in fields(ExtractSpec)} == IN_THE_KEY.keys() | NOT_IN_THE_KEY.keys()
+    assert {field.name for field in fields(ExtractSpec)} == IN_THE_KEY.keys() | NOT_IN_THE_KEY.keys() | APART
 
 
 def test_options_that_change_a_number_change_the_key_and_no_two_meet():
@@ -320,6 +335,17 @@ def test_options_that_change_no_number_leave_the_key():
     for name, value in NOT_IN_THE_KEY.items():
         spec = replace(tiny_spec("", Path("cache"), taps=("penultimate",)), **{name: value})
         assert build_extractor(spec).recipe.key == build().recipe.key, name
+
+
+def test_the_seed_of_views_is_in_the_key_where_there_are_any():
+    assert len({build(views=2, view_seed=seed).recipe.key for seed in (0, 5)}) == 2
+    assert build(view_seed=5).recipe.view_seed == 0
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_recipe_says_what_a_decoder_does(decoder, monkeypatch):
+    monkeypatch.setattr("extract.forward._check", lambda *_: None)
+    assert build(decoder=decoder).recipe.decoder == DECODERS[decoder]
 
 
 def test_taps_given_in_another_order_or_twice_are_the_same_recipe():
