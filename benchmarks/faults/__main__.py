@@ -99,10 +99,10 @@ TESTS = {
     "headfuzz": Test(fuzz.headfuzz, "bundles with changed bytes: 0 crashes, 0 accepted with other numbers", n=5000),
     "repro": Test(
         values.repro,
-        "batch {1, 3, 8, 32} x workers x threads {1, 2}, and kill + resume: relative distance <= 1e-5 (fp32, CPU)",
+        "batch {1, 3, 8, 32} x workers x lanes {1, 3}, and kill + resume: relative distance <= 1e-5 (fp32, CPU)",
         note="workers {1, 2, 4}: there is no 0",
     ),
-    "key": Test(values.key, "every field of the recipe moves the key, no other option; 8 un-keyed drifts refused"),
+    "key": Test(values.key, "every field of the recipe moves the key, no other option; 10 un-keyed drifts refused"),
     "gc": Test(
         kills.gc, "4 writers killed while garbage is collected: 0 rows of an index removed, then 0 temporaries", n=200
     ),

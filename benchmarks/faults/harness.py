@@ -145,7 +145,7 @@ def warm(shard_rows: int, *, decode_here: bool = True) -> None:
     run.build_extractor = lambda spec: built(spec.backbone, spec.taps)
     forward.versions = functools.cache(forward.versions)
     if decode_here:
-        loader.Decoders = InProcess  # type: ignore[assignment] what decodes is not at stake, and costs a start
+        loader.Decoder = InProcess  # type: ignore[assignment] what decodes is not at stake, and costs a start
 
 
 def settled(folder: Path) -> Path:

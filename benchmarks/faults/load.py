@@ -21,13 +21,13 @@ from benchmarks.faults.harness import (
     temporaries_below,
     warm,
 )
-from extract import loader, run
+from extract import contents, run
 from extract.plan import make_plan, stored_contents, stored_shards
 from extract.spec import Record, Tap
 from extract.store import FeatureSet
 from extract.store.index import Entry, write_index
 from extract.store.shards import Rows, Shard, read_shard, write_shard
-from tests.extract.store.test_reader import DIMS, RECIPE
+from tests.extract.store.test_reader import RECIPE, SHAPES
 from tests.tiny import put
 
 WRITERS, READERS, SHARDS, PER_SHARD = 8, 2, 400, 4
@@ -43,12 +43,12 @@ def _content(i: int) -> bytes:
     return (i + 1).to_bytes(32, "big")  # 32 times zero would stand for no content
 
 
-def numbered(first: int, n: int, dims: dict[str, int] = DIMS, store: str = "float32") -> Rows:
+def numbered(first: int, n: int, shapes: dict[str, tuple[int, ...]] = SHAPES, store: str = "float32") -> Rows:
     """Rows whose every value tells their number."""
     values = np.arange(first, first + n) % 1000
     digests = np.zeros((n, 4), ">u8")
     digests[:, 3] = np.arange(first, first + n) + 1
-    layers = {tap: np.repeat(values[:, None], width, 1).astype(store) for tap, width in dims.items()}
+    layers = {tap: np.repeat(values[:, None], width, 1).astype(store) for tap, (width,) in shapes.items()}
     return Rows(layers, digests.view(np.uint8), [None] * n)
 
 
@@ -57,7 +57,7 @@ def _entry(i: int) -> Entry:
 
 
 def _publish(folder: Path, shards: Sequence[Shard], numbers: Sequence[int]) -> None:
-    write_index(folder / "features.h5", RECIPE, [_entry(i) for i in numbers], shards, DIMS, "/data")
+    write_index(folder / "features.h5", RECIPE, [_entry(i) for i in numbers], shards, SHAPES, "/data")
 
 
 def race(folder: Path, n: int) -> Numbers:
@@ -146,14 +146,14 @@ def _scanned(at: Path, n: int) -> Numbers:
     times: Numbers = {"mb_before": round(most_megabytes())}
 
     def scan() -> tuple[list[Shard], Collection[bytes]]:
-        shards = stored_shards(at / "shards", RECIPE.key, repair=False, thorough=False)
+        shards, _ = stored_shards(at / "shards", RECIPE.key, thorough=False)
         return shards, stored_contents(shards, but_failed=False)
 
     shards, contents = _timed(times, "scan", scan)
     times["mb_after_scan"] = round(most_megabytes())
     entries = [_entry(i) for i in range(n)]
     plan = _timed(times, "plan", lambda: make_plan(entries, contents, SHARD_ROWS))
-    _timed(times, "index", lambda: write_index(at / "features.h5", RECIPE, entries, shards, DIMS, "/data"))
+    _timed(times, "index", lambda: write_index(at / "features.h5", RECIPE, entries, shards, SHAPES, "/data"))
     opened = _timed(times, "open", lambda: FeatureSet(at / "features.h5").check())
     found = {"shards": len(shards), "to_compute": plan.computed, "opened_rows": len(opened)}
     return {**found, **times, "mb": round(most_megabytes())}
@@ -170,14 +170,14 @@ def _idle(data: Path, n: int) -> Numbers:
     time.sleep(1)
     spec = small_spec(data, data.with_name("idle"), batch_size=32)
     run.extract(spec)
-    reads, real = 0, loader.read_bytes
+    reads, real = 0, contents.read_bytes
 
     def counting(*given: Any) -> Any:
         nonlocal reads
         reads += 1
         return real(*given)
 
-    loader.read_bytes = counting
+    contents.read_bytes = counting
     times: Numbers = {}
     done = _timed(times, "idle_run", lambda: run.extract(spec))
     shutil.rmtree(data)
@@ -189,12 +189,12 @@ def minibatch(folder: Path, n: int) -> Numbers:
     counted: Numbers = {"n": n, "rows": ROWS, "width": WIDTH, "batch": BATCH}
     for store in ("float32", "float16"):
         recipe = replace(RECIPE, taps=(Tap("penultimate"),), nodes=("b",), store=store)
-        at, dims = folder / "cache" / "set" / recipe.key[:12], {"penultimate": WIDTH}
+        at, shapes = folder / "cache" / "set" / recipe.key[:12], {"penultimate": (WIDTH,)}
         starts = range(0, ROWS, SHARD_ROWS)
-        rows = [numbered(first, min(SHARD_ROWS, ROWS - first), dims, store) for first in starts]
+        rows = [numbered(first, min(SHARD_ROWS, ROWS - first), shapes, store) for first in starts]
         names = [write_shard(at / "shards", each, recipe.key) for each in rows]
         shards = [read_shard(at / "shards" / name, recipe.key) for name in names]
-        write_index(at / "features.h5", recipe, [_entry(i) for i in range(ROWS)], shards, dims, "/data")
+        write_index(at / "features.h5", recipe, [_entry(i) for i in range(ROWS)], shards, shapes, "/data")
         in_memory = np.concatenate([each.layers["penultimate"] for each in rows])
         features = FeatureSet(at / "features.h5")
         assert (features.read("penultimate") == in_memory).all()

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.faults.harness import Numbers, most_megabytes, mutated, rows_at, settled, small_spec, warm
-from extract import loader, run
+from extract import run
 from extract.decoding import pool
 from extract.spec import Status
 from extract.store import FeatureSet
@@ -103,17 +102,17 @@ def imagezoo(folder: Path, n: int) -> Numbers:
 
 
 def _note_decoding() -> list[float]:
-    """Note from here on how long each image takes to read and to decode."""
+    """Note from here on how long each image is waited for, which is read and decoded in a process."""
     seconds: list[float] = []
-    load = loader.Loader.load
+    answer = pool.Decoder.answer
 
-    def timed(self: loader.Loader, record: Any) -> loader.Loaded:
+    def timed(self: pool.Decoder) -> pool.Decoded:
         began = time.perf_counter()
-        loaded = load(self, record)
+        decoded = answer(self)
         seconds.append(time.perf_counter() - began)
-        return loaded
+        return decoded
 
-    loader.Loader.load = timed
+    pool.Decoder.answer = timed
     return seconds
 
 

@@ -1,19 +1,20 @@
-"""What may change a feature, and what may not: batches, workers, threads, kills; the fields of a key; drifts."""
+"""What may change a feature, and what may not: batches, workers, lanes, kills; the fields of a key; drifts."""
 
 import itertools
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 
-from benchmarks.faults.harness import LANES, Numbers, rows_at, settled, small_spec, spread, warm
+from benchmarks.faults.harness import Numbers, rows_at, settled, small_spec, spread, warm
 from extract import forward, golden, run
-from extract.decoding import pool
+from extract.engines import local
 from extract.errors import DriftError
 from extract.forward import Extractor, build_extractor
 from extract.spec import Preprocessing, Recipe, Tap
@@ -23,7 +24,7 @@ from tests.faults.storage import Fault, forked, kills
 from tests.tiny import tiny_folder
 
 IMAGES = 40
-BATCHES, WORKERS, THREADS = (1, 3, 8, 32), (1, 2, 4), (1, 2)
+BATCHES, WORKERS, LANES = (1, 3, 8, 32), (1, 2, 4), (1, 3)
 TOLERANCE = 1e-5
 
 
@@ -33,19 +34,19 @@ def relative(rows: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> fl
 
 
 def repro(folder: Path) -> Numbers:
-    """Extract with every batch size, number of workers and of threads; and go on from a kill at every tenth call."""
+    """Extract with every batch size, number of workers and of lanes; and go on from a kill at every tenth call."""
     data = settled(tiny_folder(folder / "pets", per_class=IMAGES // 2))
     spec = small_spec(data, folder / "cache", weights="auto", batch_size=32)
     expected = rows_at(Path(run.extract(spec)["path"]))
 
     def other(numbered: tuple[int, tuple[int, int, int]]) -> float:
-        number, (batch, workers, threads) = numbered
-        torch.set_num_threads(threads)
+        number, (batch, workers, lanes) = numbered
         changed = replace(spec, cache=folder / str(number), batch_size=batch, workers=workers)
-        return relative(rows_at(Path(run.extract(changed)["path"])), expected)
+        with mock.patch.object(local, "lanes_on", return_value=lanes):
+            return relative(rows_at(Path(run.extract(changed)["path"])), expected)
 
-    grid = list(itertools.product(BATCHES, WORKERS, THREADS))
-    distances = spread(other, list(enumerate(grid)), lanes=LANES)
+    grid = list(itertools.product(BATCHES, WORKERS, LANES))
+    distances = spread(other, list(enumerate(grid)))
     resumed = _resumed(data, folder, expected)
     counted = {"n": len(grid), "largest_distance": max(distances), "bitwise_equal": distances.count(0.0)}
     counted |= {"resumed_after_kills": len(resumed), "largest_distance_resumed": max(resumed)}
@@ -71,21 +72,19 @@ def _resumed(data: Path, folder: Path, expected: dict[str, np.ndarray]) -> list[
     return distances
 
 
-def _in_half_precision(_: Extractor) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16)
-
-
 def _other_mean(pixels: torch.Tensor, preset: Preprocessing) -> torch.Tensor:
     return NORMALISE(pixels, replace(preset, mean=(0.49, 0.48, 0.45)))
 
 
 NORMALISE = forward.normalise
 DRIFTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "antialias off": lambda: _decoding("antialias off"),
-    "crop": lambda: _decoding("crop at the corner"),
-    "bgr": lambda: _decoding("BGR"),
+    "antialias off": lambda: _pixels("antialias off"),
+    "crop": lambda: _pixels("crop at the corner"),
+    "bgr": lambda: _pixels("BGR"),
     "mean": lambda: mock.patch.object(forward, "normalise", _other_mean),
-    "dtype": lambda: mock.patch.object(Extractor, "_autocast", _in_half_precision),
+    "mean, on the fast road alone": lambda: _fast("another normalisation"),
+    "dtype": lambda: _fast("half precision"),
+    "folding": lambda: _fast("a folded weight that is off"),
     "train mode": lambda: _network(test_golden.train),
     "batch norm": lambda: _network(test_golden.shift_mean),
     "weights": lambda: _network(test_golden.scale_weight),
@@ -93,8 +92,18 @@ DRIFTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 """What no key lists, as a patch."""
 
 
-def _decoding(name: str) -> AbstractContextManager[object]:
-    return mock.patch.object(pool, "PROGRAM", test_golden.drifted(test_golden.DECODING[name]))
+@contextmanager
+def _pixels(name: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        test_golden.drift(name, patch)
+        yield
+
+
+@contextmanager
+def _fast(name: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        test_golden.FAST[name](patch)
+        yield
 
 
 def _network(change: Callable[[Extractor], None]) -> AbstractContextManager[object]:
@@ -117,6 +126,7 @@ def key(folder: Path) -> Numbers:
     spec = small_spec(folder / "a", folder / "cache")
     options = {"data": "b", "name": "other", "root": folder, "cache": folder / "other", "batch_size": 7, "workers": 3}
     options |= {"device": "auto", "rehash": True, "retry_failed": True, "wait": True}
+    options |= {"compile": "inductor", "profile": folder / "trace.json"}
     own = build_extractor(spec).recipe.key
     still = [build_extractor(replace(spec, **{name: value})).recipe.key for name, value in options.items()]
     refused = [name for name, drift in DRIFTS.items() if _refuses(folder / name, drift)]
