@@ -45,8 +45,12 @@ def computes_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if platform.machine().lower() in ("arm64", "aarch64"):
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return _onednn_computes_bf16()
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _onednn_computes_bf16() -> bool:
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def resolve_precision(asked: str, device: torch.device) -> str:
