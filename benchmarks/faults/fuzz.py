@@ -27,6 +27,7 @@ from benchmarks.faults.harness import (
 from classify.bundle import FILES, Bundle, read_bundle
 from extract.errors import BundleError, OffshelfError, StoreError
 from extract.store import FeatureSet, open_features
+from extract.store.folders import CACHE_TAG, TAG
 from extract.store.inventory import inventory
 from extract.store.known import read_known
 from extract.store.sealed import BLOCK_BYTES, FOOTER_BYTES
@@ -71,6 +72,7 @@ def hostile_h5(folder: Path) -> Numbers:
     """Put hostile HDF5 in the place of every file of a cache: refused in no time, and HDF5 never sees it."""
     images = {fill.__name__: hostile.image_of(fill) for fill in hostile.HOSTILE}
     features = hostile.feature_set(folder / "cache", [hostile.entry(0)], [hostile.shard_of([0, 1])])
+    (folder / "cache" / TAG).write_bytes(CACHE_TAG)
     shard, watch = shards_below(folder / "cache")[0], NoHDF5()
     before, slowest, accepted, n = most_megabytes(), 0.0, [], 0
     readers: dict[str, tuple[Path, Callable[[], object]]] = {
