@@ -78,7 +78,7 @@ def decoded(jpegs: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 def resident(extractor: Extractor, images: Sequence[Tensor], compiler: str) -> float:
     """Resize images that lie on the device, run ours on them and bring the rows back, in lanes: images/s of all."""
     lanes = lanes_on(extractor.device)
-    runner = prepare(extractor, batch_size=len(images), compiler=compiler, lanes=lanes)
+    runner = prepare(extractor, batch_size=len(images), compiler=compiler)
     together = Barrier(lanes)
 
     def lane(_: int) -> float:
