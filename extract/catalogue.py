@@ -10,13 +10,14 @@ import torch
 from PIL import features
 
 from extract.backbones import KINDS, Kind, open_backbone
+from extract.devices import computes_bf16, pick_device
 from extract.images import FORMATS
 from extract.pooling import POOL_NAMES
 from extract.spec import PENULTIMATE, BackboneSpec, available_cores
 from extract.store.index import versions
 from extract.taps import Node, Trunk, open_trunk, stage_ends
 
-EXTRAS = {"parquet": "pyarrow"}
+EXTRAS = {"parquet": "pyarrow", "turbo": "simplejpeg", "openvino": "openvino"}
 
 
 def list_layers(model: str, *, every: bool = False) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def examine(cache: Path) -> dict[str, Any]:
         **versions(),
         "cores": str(available_cores()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "bf16": "computed" if computes_bf16(pick_device("auto")) else "emulated, slowly",
         "image formats": ", ".join(name for name in FORMATS if name not in missing),
         "cache": f"{cache} ({'writable' if writable else 'not writable'})",
         **{f"extra {name}": _extra(module) for name, module in EXTRAS.items()},

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -295,6 +296,11 @@ def test_the_doctor_looks_at_the_machine(tmp_path):
     assert done["problems"] == []
     assert run_json("doctor", "--cache", "/proc/nowhere", code=1)["problems"]
     assert "JPEG" in done["checks"]["image formats"]
+    assert done["checks"]["bf16"] in ("computed", "emulated, slowly")
+    assert {name: done["checks"][f"extra {name}"] for name in ("parquet", "turbo", "openvino")} == {
+        name: "installed" if find_spec(module) else "not installed"
+        for name, module in {"parquet": "pyarrow", "turbo": "simplejpeg", "openvino": "openvino"}.items()
+    }
 
 
 def test_demo_goes_the_whole_road_and_computes_nothing_twice(tmp_path):
