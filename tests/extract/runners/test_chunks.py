@@ -60,6 +60,14 @@ def test_another_error_comes_out_as_it_is():
         Chunked(lambda _: Small(0, RuntimeError("upset")), Limit(4))(batch(4))
 
 
+def test_what_another_lane_has_halved_is_not_halved_again():
+    limit = Limit(8)
+    limit.halve(8, FAILURES[0])
+    limit.halve(4, FAILURES[0])
+    limit.halve(8, FAILURES[0])
+    assert limit.images == 2
+
+
 def test_lanes_share_what_they_learn(caplog):
     limit, rows = Limit(8), {}
 
