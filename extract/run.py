@@ -204,7 +204,7 @@ def run_plan(job: Job, plan: Plan) -> list[Receipt]:
     receipts: list[Receipt] = []
     stopped = True
     engine = engine_of(job.spec)(plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(engine):
         for receipt in engine:
             receipts.append(receipt)
         stopped = False

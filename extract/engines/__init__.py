@@ -4,7 +4,7 @@ An engine takes the records of a plan, shard by shard, computes their rows into 
 those, and yields receipts in any order. It ends with KeyboardInterrupt once Ctrl-C has written what was done.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from extract.devices import device_names
 from extract.engines import local, processes
@@ -14,7 +14,7 @@ from extract.spec import ExtractSpec
 
 __all__ = ["engine_of", "probe"]
 
-Engine = Callable[..., Iterator[Receipt]]
+Engine = Callable[..., Generator[Receipt, None, None]]
 
 
 def engine_of(spec: ExtractSpec) -> Engine:

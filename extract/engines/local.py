@@ -40,12 +40,11 @@ class Work:
 
 def run(
     shards: Sequence[Sequence[Record]], extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Compute the rows of all records in this process, and yield a receipt for each shard on disk."""
-    if not shards:
-        return iter(())
-    work = Work(chain.from_iterable(shards), sum(map(len, shards)), max(map(len, shards)))
-    return compute(work, extractor, folder, spec, progress)
+    if shards:
+        work = Work(chain.from_iterable(shards), sum(map(len, shards)), max(map(len, shards)))
+        yield from compute(work, extractor, folder, spec, progress)
 
 
 def compute(

@@ -117,13 +117,16 @@ def main(jobs: int, answers: int) -> None:
     """Carry out the Order in the first argument, told and telling over these descriptors."""
     order = Order(**json.loads(sys.argv[1]))
     line = Line(jobs, answers)
+    code = 0
     try:
         _compute(order, line)
     except KeyboardInterrupt:  # what was done is written
-        sys.exit(130)
+        code = 130
     except OffshelfError as error:
         line.say(error=error.as_dict())
-        sys.exit(1)
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # Python takes seconds to tear torch down, and a driver may hang in it
 
 
 def _compute(order: Order, line: Line) -> None:

@@ -1,5 +1,6 @@
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -7,9 +8,10 @@ import signal
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -28,6 +30,7 @@ from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of
 from extract.store.sealed import BLOCK_BYTES, parse
 from tests.faults.storage import InProcess
+from tests.interrupt import interrupted
 from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_in, rows_of, tiny_folder, tiny_spec
 
 COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
@@ -942,3 +945,28 @@ def test_a_very_long_name_of_a_folder_makes_a_name_that_is_one(spec, data, tmp_p
     long = data.rename(tmp_path / ("a" * 150))
     done = extract(replace(spec, data=str(long)))
     assert open_features(done["features"], spec.cache).name == done["features"]
+
+
+def test_ctrl_c_at_whatever_point_leaves_no_engine_at_work(monkeypatch):
+    job = SimpleNamespace(spec=None, extractor=None, folder=Path("x"), progress=Silent())
+    plan = SimpleNamespace(shards=[], computed=2, reused=1)
+    heard, held = [], []
+
+    def engine(*_: object) -> Iterator[SimpleNamespace]:
+        heard.append("begun")
+        try:
+            yield SimpleNamespace(rows=1)
+            yield SimpleNamespace(rows=1)
+        finally:
+            heard.append("ended")
+
+    monkeypatch.setattr(story, "engine_of", lambda _: engine)
+    for nth in itertools.count(1):
+        heard.clear()
+        try:
+            if not interrupted(lambda: story.run_plan(job, plan), ("extract/run.py",), nth):
+                break
+        except Interrupted as error:
+            held.append(error)  # and with it what was at work
+        assert heard in ([], ["begun", "ended"])
+    assert {error.what for error in held} == {f"interrupted: {kept} of 3 rows are kept" for kept in (2, 3)}

@@ -196,7 +196,7 @@ def test_a_gpu_takes_more_at_once_and_leaves_loading_less(records, extractor, mo
             pass
     with local.open_stream(extractor, spec_of(workers=3), local.Work(records, 2)):
         pass
-    assert seen[0][1:] == (5, 3, False)
-    assert seen[1][1:] == (5, 3, True)
+    assert seen[0][1:] == (4, 3, False)
+    assert seen[1][1:] == (4, 3, True)
     assert seen[1][0] > seen[0][0]
-    assert seen[2] == (1, 5, 2, False), "no more than there is to do"
+    assert seen[2] == (1, 4, 2, False), "no more than there is to do"
