@@ -1,5 +1,4 @@
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -64,12 +63,12 @@ def test_neither_batch_size_nor_workers_change_an_answer(fitted):
             assert same["probability"] == pytest.approx(one["probability"], abs=1e-5)
 
 
+@pytest.mark.usefixtures("no_thread_left")
 def test_answers_that_nobody_waits_for_leave_no_thread(fitted):
     spec = PredictSpec(str(fitted / "run"), device="cpu", workers=1, batch_size=1)
     answers = predict(spec, records_of((str(fitted / "data"),)), Silent())
     assert next(answers)["status"] == "ok"
     answers.close()
-    assert threading.active_count() == 1
 
 
 def test_a_run_on_many_views_predicts_from_the_centre(fitted, tmp_path):

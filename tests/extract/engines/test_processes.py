@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,8 @@ from extract.progress import Silent
 from extract.run import extract
 from extract.spec import ExtractSpec, Record
 from tests.tiny import assert_same_rows, features_of, rows_in, rows_of, tiny_folder, tiny_spec
+
+pytestmark = pytest.mark.usefixtures("no_thread_left")
 
 ROOT = Path(__file__).parents[3]
 IMAGES, SHARD_ROWS = 24, 6
@@ -85,7 +86,6 @@ def test_two_processes_give_the_rows_of_one_and_add_up(spec, tmp_path, started):
     assert done["images_per_s"] > 0
     assert sum(done["stages"].values()) == pytest.approx(1, abs=0.01)
     assert [process.returncode for process in started] == [0, 0]
-    assert threading.active_count() == 1
     assert not files or len(os.listdir("/proc/self/fd")) == len(files)
     traces = [json.loads((tmp_path / f"trace-{i}.json").read_text())["traceEvents"] for i in (0, 1)]
     assert sum(event["args"].get("rows", 0) for trace in traces for event in trace) == IMAGES + 1
@@ -154,7 +154,6 @@ def test_an_error_of_ours_comes_out_as_it_is(spec, patch, kind, said, monkeypatc
         extract(spec)
     assert type(caught.value) is kind
     assert stored(spec) == 0
-    assert threading.active_count() == 1
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +178,7 @@ def run(tmp_path: Path, extractor: Extractor, monkeypatch: Any, program: str, wa
     monkeypatch.setattr(processes, "PROGRAM", SAY + program)
     shards = [[Record(f"{i}a", "a"), Record(f"{i}b", "b", span=(1, 2))] for i in range(5)]
     spec = tiny_spec("", Path("cache"), device="cpu, meta", workers=5, compile="none")
-    try:
-        return [receipt.name for receipt in processes.run(shards, extractor, tmp_path / "shards", spec, watcher)]
-    finally:
-        assert threading.active_count() == 1
+    return [receipt.name for receipt in processes.run(shards, extractor, tmp_path / "shards", spec, watcher)]
 
 
 RECEIPT = """\
@@ -267,7 +263,6 @@ sys.exit(130)
     with pytest.raises(KeyboardInterrupt):
         heard.extend(receipt.name for receipt in receipts)
     assert sorted(heard) == ["last of cpu", "last of meta"]
-    assert threading.active_count() == 1
 
 
 def test_an_engine_that_is_left_ends_its_processes(tmp_path, extractor, monkeypatch, started):
@@ -277,7 +272,6 @@ def test_an_engine_that_is_left_ends_its_processes(tmp_path, extractor, monkeypa
     assert next(receipts).stages.seconds == {"read": 1.5}
     receipts.close()
     assert [process.returncode for process in started] == [-9, -9]
-    assert threading.active_count() == 1
 
 
 def test_no_process_that_was_started_is_left_where_another_cannot_be(tmp_path, extractor, monkeypatch, started):
