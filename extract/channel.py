@@ -39,8 +39,8 @@ class Channel(Generic[T]):
                 if self._ended:
                     raise Ended
                 if len(self._items) < self._room:
-                    self._items.append(item)
                     self._ring()
+                    self._items.append(item)
                     return
                 bell = self._hang_up()
             bell.get()
@@ -65,6 +65,7 @@ class Channel(Generic[T]):
         return self._bells[-1]
 
     def _ring(self) -> None:
+        """Wake everyone who waits, just before a change: if Ctrl-C comes in between, none of them misses it."""
         for bell in self._bells:
             bell.put(None)
         self._bells.clear()
@@ -82,14 +83,14 @@ class Channel(Generic[T]):
     def finish(self) -> None:
         """Say that no more items will come; those under way still pass."""
         with self._lock:
-            self._finished = True
             self._ring()
+            self._finished = True
 
     def end(self) -> None:
         """Let go everyone who waits, now; items under way are dropped."""
         with self._lock:
-            self._ended = True
             self._ring()
+            self._ended = True
 
 
 class Crew:
@@ -100,7 +101,7 @@ class Crew:
     """
 
     def __init__(self) -> None:
-        self._threads: list[threading.Thread] = []
+        self._threads: list[tuple[threading.Thread, Channel[None]]] = []
         self._channels: list[Channel[Any]] = []
         self._ended = False
         self._error: BaseException | None = None
@@ -127,11 +128,12 @@ class Crew:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start a thread that works until it is done, or a channel that it waits for has ended."""
-        thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
-        self._threads.append(thread)
+        gone = Channel(1)
+        thread = threading.Thread(target=self._run, args=(work, gone), name=name, daemon=True)
+        self._threads.append((thread, gone))
         thread.start()
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], None], gone: Channel[None]) -> None:
         try:
             work()
         except Ended:
@@ -140,6 +142,8 @@ class Crew:
             with self._lock:
                 self._error = self._error or error
             self.end()
+        finally:
+            gone.finish()
 
     def end(self) -> None:
         """Let all threads go, now."""
@@ -150,8 +154,9 @@ class Crew:
 
     def join(self) -> None:
         """Wait until all threads have gone."""
-        for thread in self._threads:
+        for thread, gone in self._threads:
             if thread.is_alive():  # one that could not be started cannot be joined
+                list(gone)  # Python takes a thread for ended that Ctrl-C came in the way of joining
                 thread.join()
 
     def check(self) -> None:

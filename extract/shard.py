@@ -3,9 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +85,47 @@ class Filling:
         return Receipt(name, self.n, kept.bad, self._stages, (self._began, time.time()), self._writer["runner"])
 
 
+class Writer:
+    """Writes shards on a thread of its own, while the next ones are filled."""
+
+    def __init__(self, crew: Crew, folder: Path) -> None:
+        self._crew, self._folder = crew, folder
+        self._full: Channel[Filling] = crew.channel(1)
+        self._made: list[Receipt] = []
+        self._taken = 0
+        crew.start("write", self._work)
+
+    def put(self, filling: Filling) -> None:
+        """Hand over what is full; waits where one is being written and another waits already."""
+        self._full.put(filling)
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Yield the receipts that are new."""
+        while self._taken < len(self._made):
+            self._taken += 1
+            yield self._made[self._taken - 1]
+
+    def finish(self, filling: Filling) -> Iterator[Receipt]:
+        """Hand over the last one, unless it is empty, and yield receipts until all are written."""
+        if filling.n:
+            self.put(filling)
+        self.wait()
+        yield from self.receipts()
+        self._crew.check()
+
+    def wait(self) -> None:
+        """Wait until all that was handed over is written."""
+        self._full.finish()
+        self._crew.join()
+
+    def _work(self) -> None:
+        last = None
+        for filling in self._full:
+            if filling is not last:  # as it may be where Ctrl-C came just after it was handed over
+                self._made.append(filling.write(self._folder))
+            last = filling
+
+
 def write_shards(
     stream: Stream, records: Iterable[Record], folder: Path, *, most: int, on_rows: Callable[[int, int], None]
 ) -> Generator[Receipt, None, None]:
@@ -96,45 +135,21 @@ def write_shards(
     that are done are written, and KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
     """
     filling, stopped = Filling(stream, most), False
-    with _writer(folder) as (full, receipts), stream.flow(records) as batches:
+    with Crew() as crew, stream.flow(records) as batches:
+        writer = Writer(crew, folder)
         try:
             for done in batches:
                 if not filling.takes(done):
-                    full.put(filling)
+                    writer.put(filling)
                     filling = Filling(stream, most)
                 filling.add(done)
                 on_rows(len(done.items), sum(item.failure is not None for item in done.items))
-                while receipt := receipts.get(wait=False):
-                    yield receipt
+                yield from writer.receipts()
+            yield from writer.finish(filling)
         except KeyboardInterrupt:
             stopped = True
-        if filling.n:
-            full.put(filling)
-        full.finish()
-        yield from receipts
+            yield from writer.finish(filling)
+        finally:
+            writer.wait()
     if stopped:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _writer(folder: Path) -> Iterator[tuple[Channel[Filling], Channel[Receipt]]]:
-    """Write what is full on a thread, and give receipts; leaving waits for it, and raises what it raised."""
-    with Crew() as crew:
-        # One is written while another waits: more receipts there never are that nobody has taken.
-        full, receipts = crew.channel(1), crew.channel(4)
-        crew.start("write", partial(_write, full, receipts, folder))
-        try:
-            yield full, receipts
-        finally:
-            full.finish()
-            crew.join()
-        crew.check()
-
-
-def _write(full: Channel[Filling], receipts: Channel[Receipt], folder: Path) -> None:
-    last = None
-    for filling in full:
-        if filling is not last:  # as it may be where Ctrl-C came just after it was handed over
-            receipts.put(filling.write(folder))
-        last = filling
-    receipts.finish()

@@ -1,6 +1,7 @@
 """Ctrl-C at whatever point of a piece of code, one after the other: the tests' stand-in for an impatient user."""
 
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -31,3 +32,11 @@ def interrupted(work: Callable[[], None], files: tuple[str, ...], nth: int) -> b
     finally:
         sys.setprofile(None)
     return trigger.left <= 0
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Wait until something holds; False where it does not within half a minute."""
+    deadline = time.monotonic() + 30
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return holds()

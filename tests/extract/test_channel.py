@@ -1,22 +1,12 @@
 import signal
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.channel import Channel, Crew, Ended
-from tests.interrupt import interrupted
-
-
-def soon(holds: Callable[[], bool]) -> bool:
-    """Wait until something holds; False where it does not within half a minute."""
-    deadline = time.monotonic() + 30
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return holds()
+from tests.interrupt import interrupted, soon
 
 
 def waits(channel: Channel) -> bool:
@@ -204,6 +194,25 @@ def test_a_thread_that_cannot_be_started_leaves_none_behind(monkeypatch):
     with pytest.raises(RuntimeError, match="can't start"):
         work()
     assert threading.active_count() == before
+
+
+def test_an_interrupt_while_threads_are_waited_for_does_not_lose_them():
+    main, hold, over = threading.get_ident(), threading.Event(), []
+
+    def work() -> None:
+        hold.wait(30)
+        over.append(True)
+
+    with Crew() as crew:
+        crew.start("work", work)
+        crew.start(
+            "press", lambda: soon(lambda: waits(crew._threads[0][1])) and signal.pthread_kill(main, signal.SIGINT)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            crew.join()
+        hold.set()
+        crew.join()
+        assert over
 
 
 def test_threads_have_their_names():

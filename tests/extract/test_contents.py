@@ -1,13 +1,17 @@
+import hashlib
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from extract import loader
-from extract.contents import Contents, find_contents
+from extract import contents
+from extract.contents import Contents, content_digests, find_contents
 from extract.progress import Silent
-from extract.spec import Failure, Record
+from extract.spec import Failure, Record, Status
 from extract.store.known import FINE_NS, Known
 from tests.tiny import put
 
@@ -23,13 +27,13 @@ def records(tmp_path) -> list[Record]:
 def reads(monkeypatch) -> list[str]:
     """The ids of the files that are read."""
     seen: list[str] = []
-    real = loader.read_bytes
+    real = contents.read_bytes
 
     def read(record: Record, max_bytes: int) -> bytes | Failure:
         seen.append(record.id)
         return real(record, max_bytes)
 
-    monkeypatch.setattr(loader, "read_bytes", read)
+    monkeypatch.setattr(contents, "read_bytes", read)
     return seen
 
 
@@ -77,7 +81,7 @@ def test_a_file_that_changed_just_now_is_read_until_a_change_would_show(records,
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(records, monkeypatch):
-    real = loader.read_bytes
+    real = contents.read_bytes
 
     def read(record: Record, max_bytes: int) -> bytes | Failure:
         data = real(record, max_bytes)
@@ -85,7 +89,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(records, monkeyp
             os.utime(record.path)
         return data
 
-    monkeypatch.setattr(loader, "read_bytes", read)
+    monkeypatch.setattr(contents, "read_bytes", read)
     assert sorted(found(records, Known()).known) == ["0.png", "2.png", "3.png", "4.png"]
 
 
@@ -96,3 +100,79 @@ def test_what_cannot_be_read_is_tried_every_time(records, reads):
     reads.clear()
     found([*records, gone], Known(first.known))
     assert reads == ["gone"]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_content_digests_are_those_of_the_bytes(records, workers):
+    listed = [*records, Record("gone", "/nothing/here")]
+    *digests, last = content_digests(listed, workers=workers)
+    assert digests == [hashlib.sha256(Path(record.path).read_bytes()).digest() for record in records]
+    assert last.status == Status.MISSING
+
+
+def test_no_records_have_no_digests():
+    assert list(content_digests([], workers=2)) == []
+
+
+def test_an_image_larger_than_the_limit_of_bytes_is_not_read(records, monkeypatch):
+    monkeypatch.setattr(contents, "MAX_BYTES", 10)
+    assert {digest.status for digest in content_digests(records, workers=2)} == {Status.TOO_LARGE}
+
+
+def numbered(taken: list[int], n: int) -> Iterator[Record]:
+    for i in range(n):
+        taken.append(i)
+        yield Record(str(i), "")
+
+
+def test_files_are_not_listed_far_ahead_of_what_is_taken(monkeypatch):
+    monkeypatch.setattr(contents, "content_digest", lambda record: record.id.encode())
+    taken: list[int] = []
+    for done, digest in enumerate(content_digests(numbered(taken, 1000), workers=2), 1):
+        assert digest == str(done - 1).encode()
+        assert len(taken) <= done + 32 * 2
+    assert done == 1000
+
+
+def test_order_holds_where_the_first_file_takes_longest(monkeypatch):
+    later = threading.Event()
+
+    def slow_first(record: Record) -> bytes:
+        if record.id == "0":
+            assert later.wait(30)
+        elif record.id == "3":
+            later.set()
+        return record.id.encode()
+
+    monkeypatch.setattr(contents, "content_digest", slow_first)
+    assert list(content_digests(numbered([], 6), workers=2)) == [str(i).encode() for i in range(6)]
+
+
+def test_a_reader_that_stops_early_leaves_no_thread_behind(records):
+    before = threading.active_count()
+    digests = content_digests(records * 50, workers=3)
+    next(digests)
+    digests.close()
+    assert threading.active_count() == before
+
+
+def test_an_exception_of_ours_surfaces(records, monkeypatch):
+    monkeypatch.setattr(contents, "content_digest", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(content_digests(records, workers=2))
+
+
+def test_an_interrupt_remembers_what_was_read_until_then(records, reads):
+    class Pressing(Silent):
+        def advance(self, steps: int, bad: int = 0) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    noted = []
+    with pytest.raises(KeyboardInterrupt):
+        find_contents(records, Known(), workers=1, progress=Pressing(), remember=noted.append)
+    [by_id] = noted
+    assert list(by_id) == ["0.png"]
+    reads.clear()
+    again = found(records, Known(by_id))
+    assert sorted(reads) == ["1.png", "2.png", "3.png", "4.png"]
+    assert len(again.known) == 5
