@@ -14,6 +14,9 @@ from extract.spec import Failure, Record
 RAW_BYTES = 1 << 20
 """Room in a batch for an image to be resized on the device: a photo of 0.35 megapixels on average."""
 
+MAX_RAW_BYTES = 256 << 20
+"""Of one batch; what has no room there is resized on the CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -45,9 +48,10 @@ class Buffer:
     def __init__(self, n_images: int, views: int, side: int, *, raw: bool, pinned: bool) -> None:
         shape = n_images * views, 3, side, side
         self.pixels = torch.zeros(shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-        self.raw = torch.zeros(n_images * RAW_BYTES if raw else 0, dtype=torch.uint8)
+        n_bytes = min(n_images * RAW_BYTES, MAX_RAW_BYTES) if raw else 0
+        self.raw = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=pinned)
         if pinned:
-            self.pixels, self.raw = self.pixels.pin_memory(), self.raw.pin_memory()
+            self.pixels = self.pixels.pin_memory()
 
 
 @dataclass(slots=True)

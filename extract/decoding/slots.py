@@ -40,6 +40,10 @@ def open_slot() -> int:
         return os.dup(file.fileno())
 
 
+class NoRoomError(MemoryError):
+    """The machine has no memory, or its disk no room, for the pixels of an image."""
+
+
 class Slot:
     """One side of a slot. Its descriptor is its owner's to close."""
 
@@ -50,7 +54,8 @@ class Slot:
     def room(self, n_bytes: int) -> np.ndarray:
         """Make room for so many bytes, and return them (n,) uint8, to be written.
 
-        Raises MemoryError where there is none: on a full disk a write to the mapping would kill the process.
+        Raises NoRoomError where the machine has none (on a full disk a write to the mapping would kill the process),
+        and MemoryError where this process may take no more.
         """
         size = os.fstat(self._descriptor).st_size
         try:
@@ -59,6 +64,9 @@ class Slot:
                 os.ftruncate(self._descriptor, n_bytes)
             elif n_bytes > size:
                 _extend(self._descriptor, n_bytes)
+        except OSError as error:
+            raise NoRoomError from error
+        try:
             return self.bytes(n_bytes)
         except OSError as error:
             raise MemoryError from error

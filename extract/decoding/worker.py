@@ -21,7 +21,7 @@ import numpy as np
 
 from extract import images
 from extract.decoding.jpeg import eligible
-from extract.decoding.slots import Slot
+from extract.decoding.slots import NoRoomError, Slot
 from extract.sources import read_bytes
 from extract.spec import Failure, Record, Status
 
@@ -106,6 +106,8 @@ def _answer(answer: Answer, data: bytes | Failure, orders: Orders, slot: Slot) -
     _limit_time(images.MAX_SECONDS, MAX_WALL_SECONDS)
     try:
         _decode(answer, data, orders, slot)
+    except NoRoomError:
+        answer.status, answer.reason = Status.KILLED, "the machine has no memory left for its pixels"
     except MemoryError:
         answer.status = Status.TOO_LARGE
         answer.reason = f"decoding it takes more than {MAX_MEMORY >> 30} GiB of memory"

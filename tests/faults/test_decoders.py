@@ -1,5 +1,6 @@
 """A decoder that crashes, hangs or takes all memory costs its image's row; no process outlives the one it works for."""
 
+import hashlib
 import io
 import os
 import signal
@@ -9,19 +10,21 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
-from extract.decoding import pool
-from extract.loader import NO_DIGEST, Loaded, Loader
+from extract.decoding import NO_DIGEST, pool
+from extract.lanes import Stream
+from extract.loader import Loaded, Loader, Sight
 from extract.run import extract
-from extract.spec import Failure, Preprocessing, Record, Status
-from tests import hostile
+from extract.spec import Failure, Record, Status
+from tests import hostile, instant
+from tests.instant import Sums
 from tests.tiny import put, tiny_folder, tiny_spec
 
 pytestmark = pytest.mark.fault
 
-PRESET = Preprocessing(33, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
 IMAGES = 60
 ROOT = Path(__file__).parents[2]
 
@@ -37,9 +40,12 @@ ENDS = {
 CHOSEN = {row: list(ENDS)[row % len(ENDS)] for row in range(0, IMAGES, 3)}
 
 
-def loaded(records: list[Record], workers: int = 2) -> list[Loaded]:
-    with Loader(PRESET, workers=workers) as loader:
-        return [item for batch in loader.batches(records, 8) for item in batch]
+def loaded(records: list[Record], workers: int = 2) -> tuple[list[Loaded], Tensor]:
+    """What becomes of each record, and a row for each: the sums of its pixels."""
+    given = instant.extractor()
+    with Loader(Sight.of(given.recipe), workers=workers, batch_size=8) as loader:
+        made = list(Stream(given, Sums(), loader, lanes=2).run(records))
+    return [item for done in made for item in done.items], torch.cat([torch.from_numpy(d.rows["sum"]) for d in made])
 
 
 def append(path: str, marker: bytes) -> None:
@@ -49,48 +55,50 @@ def append(path: str, marker: bytes) -> None:
 
 def test_the_chosen_images_are_bad_and_no_others(tmp_path, monkeypatch):
     records = [Record(str(i), str(put(tmp_path / f"{i}.png", i))) for i in range(IMAGES)]
-    clean = loaded(records)
+    _, clean = loaded(records)
     for row, marker in CHOSEN.items():
         append(records[row].path, marker)
     append(records[1].path, b"TALK")
     monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM)
-    got = loaded(records)
+    got, rows = loaded(records)
     assert len(CHOSEN) == 20
-    assert [i for i, item in enumerate(got) if isinstance(item.outcome, Failure)] == list(CHOSEN)
+    assert [i for i, item in enumerate(got) if item.failure] == list(CHOSEN)
     for row, marker in CHOSEN.items():
         status, said = ENDS[marker]
-        assert got[row].outcome.status == status
-        assert said in got[row].outcome.reason
-        assert got[row].digest != NO_DIGEST
-    for row in set(range(IMAGES)) - set(CHOSEN):
-        assert got[row].outcome.equal(clean[row].outcome)
+        assert got[row].failure.status == status
+        assert said in got[row].failure.reason
+        assert got[row].digest == hashlib.sha256(Path(records[row].path).read_bytes()).digest() != NO_DIGEST
+        assert rows[row].isnan().all()
+    fine = sorted(set(range(IMAGES)) - set(CHOSEN))
+    assert rows[fine].equal(clean[fine])
 
 
-def test_a_loader_that_is_left_does_not_wait_for_a_decoder_that_hangs(tmp_path, monkeypatch):
+def test_a_stream_that_is_left_does_not_wait_for_a_decoder_that_hangs(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 60"))
     records = [Record(str(i), str(put(tmp_path / f"{i}.png", i))) for i in range(20)]
     for record in records[2:]:
         append(record.path, b"WAIT")
-    began = time.monotonic()
-    with Loader(PRESET, workers=2) as loader:
-        batches = loader.batches(records, 2)
-        assert all(isinstance(item.outcome, Tensor) for item in next(batches))
+    given, began = instant.extractor(), time.monotonic()
+    with Loader(Sight.of(given.recipe), workers=2, batch_size=2) as loader:
+        batches = Stream(given, Sums(), loader, lanes=2).run(records)
+        assert next(batches).good.all()
+        batches.close()
     assert time.monotonic() - began < 30
 
 
 # A parent that starts decoders, says which processes they are, and then waits with one of them idle, one at work.
 PARENT = """
-import sys, threading, time
+import sys, time
 from extract.decoding import pool
-from extract.spec import Preprocessing
+from extract.spec import Record
 from tests import hostile
 
 pool.PROGRAM = hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 1")
-preset = Preprocessing(33, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
-idle, busy = pool.Decoder(preset), pool.Decoder(preset)
-idle.decode(b""), busy.decode(b"")
+idle, busy = pool.Decoder(), pool.Decoder()
+idle.start(), busy.start()
+for _ in range(pool.SLOTS):
+    busy.submit(Record("", sys.argv[1]))
 print(idle._process.pid, busy._process.pid, flush=True)
-busy.decode(b"WAIT")
 time.sleep(60)
 """
 
@@ -104,8 +112,10 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-def test_no_worker_outlives_a_parent_that_is_killed():
-    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE) as parent:
+def test_no_worker_outlives_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "image").write_bytes(b"WAIT")
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "image")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(workers) == 2
@@ -126,13 +136,14 @@ def scan_bomb(side_px: int, scans: int) -> bytes:
     return data[:last] + data[last:end] * scans + data[end:]
 
 
-def test_a_bomb_of_scans_ends_with_the_time(monkeypatch):
+def test_a_bomb_of_scans_ends_with_the_time(tmp_path, monkeypatch):
     bomb = scan_bomb(3000, 3000)
     assert len(bomb) < 1 << 20
+    (tmp_path / "bomb.jpg").write_bytes(bomb)
     monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM)
-    decoder = pool.Decoder(PRESET)
-    outcome = decoder.decode(bomb)
-    decoder.close()
+    with pool.Decoder() as decoder:
+        decoder.submit(Record("bomb", str(tmp_path / "bomb.jpg")))
+        outcome = decoder.answer().outcome
     assert isinstance(outcome, Failure)
     assert outcome.status == Status.TOO_SLOW
 
@@ -143,11 +154,11 @@ sys.path[:] = json.loads(sys.argv[1])
 from extract import images
 real = images.decode
 
-def decode(data):
+def decode(data, **options):
     if data.endswith(b"ONCE") and not os.path.exists({flag!r}):
         os.mkdir({flag!r})
         os.kill(os.getpid(), {signal})
-    return real(data)
+    return real(data, **options)
 
 images.decode = decode
 """

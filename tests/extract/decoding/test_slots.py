@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from extract.decoding import slots
-from extract.decoding.slots import FILES, KEPT_BYTES, Slot, allow_files, open_slot
+from extract.decoding.slots import FILES, KEPT_BYTES, NoRoomError, Slot, allow_files, open_slot
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,22 +72,23 @@ def test_addresses_of_a_giant_are_given_back_and_those_of_a_photo_are_not(descri
     assert slot.bytes(1) == [1]
 
 
-def test_memory_that_cannot_be_had_is_a_memory_error(descriptor, monkeypatch):
+def test_memory_that_the_machine_does_not_have_is_an_error_of_its_own(descriptor, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(slots.os, "posix_fallocate", full)
-    with pytest.raises(MemoryError):
+    with pytest.raises(NoRoomError):
         Slot(descriptor).room(10)
 
 
-def test_addresses_that_cannot_be_had_are_a_memory_error(descriptor, monkeypatch):
+def test_memory_that_this_process_may_not_take_is_a_memory_error(descriptor, monkeypatch):
     def none(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", none)
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError) as caught:
         Slot(descriptor).room(10)
+    assert caught.type is MemoryError
 
 
 def test_memory_is_had_before_it_is_written_to(descriptor):
