@@ -404,6 +404,13 @@ def test_what_a_device_is_to_resize_is_left_to_it_while_there_is_room(tmp_path, 
     assert batch.pixels[3].equal(rendered(listed[3])[0]), "there was no room for the last one"
 
 
+def test_a_batch_of_very_many_images_takes_no_more_memory_than_it_may(monkeypatch):
+    monkeypatch.setattr(batches, "MAX_RAW_BYTES", 5000)
+    sizes = {n: len(batches.Buffer(n, 1, 8, raw=True, pinned=False).raw) for n in (1, 256)}
+    assert sizes == {1: 5000, 256: 5000}
+    assert len(batches.Buffer(256, 1, 8, raw=False, pinned=False).raw) == 0
+
+
 @pytest.mark.parametrize(("interpolation", "left"), [("bicubic", 3), ("lanczos", 0)])
 def test_what_no_device_can_resize_is_not_left_to_it(tmp_path, interpolation, left):
     preset = Preprocessing(34, 32, interpolation, PRESET.mean, PRESET.std)

@@ -74,16 +74,16 @@ def test_the_chosen_images_are_bad_and_no_others(tmp_path, monkeypatch):
 
 
 def test_a_stream_that_is_left_does_not_wait_for_a_decoder_that_hangs(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "PROGRAM", hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 60"))
+    for_ever = hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 9999").replace("sleep(60)", "sleep(9999)")
+    monkeypatch.setattr(pool, "PROGRAM", for_ever)
     records = [Record(str(i), str(put(tmp_path / f"{i}.png", i))) for i in range(20)]
     for record in records[2:]:
         append(record.path, b"WAIT")
-    given, began = instant.extractor(), time.monotonic()
+    given = instant.extractor()
     with Loader(Sight.of(given.recipe), workers=2, batch_size=2) as loader:
         batches = Stream(given, Sums(), loader, lanes=2).run(records)
         assert next(batches).good.all()
         batches.close()
-    assert time.monotonic() - began < 30
 
 
 # A parent that starts decoders, says which processes they are, and then waits with one of them idle, one at work.
