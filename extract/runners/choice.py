@@ -19,8 +19,11 @@ MIN_IMAGES = 500
 SHARE = 0.15
 """Of the time that the eager network would take, how much may be spent on trying to beat it."""
 
-COMPILE_S = {"openvino": 8.0, "inductor": 45.0}
-"""What compiling takes. Measured on two cores for the networks of benchmarks/extract.md: 3 to 8 s, and 10 to 45 s."""
+COMPILE_S = {"openvino": 6.0, "inductor": 30.0}
+"""What compiling takes. Measured on two busy cores, ResNets, MobileNetV2 and SqueezeNet: 1 to 14 s, and 5 to 37 s."""
+
+FEW = {"cpu": 8, "cuda": 256}
+"""By kind of device: images of a batch that tells roughly whether a job is worth a closer look."""
 
 WORTH = 1.05
 """A compiled network that is faster by less is not worth another way of rounding."""
@@ -35,13 +38,14 @@ def choose(extractor: Extractor, *, n_images: int, batch_size: int, lanes: int) 
     An image counts once for each view of it, here and in `batch_size`.
     """
     eager = prepare(extractor, batch_size=batch_size)
-    compiler = compiler_for(extractor)
-    if compiler is None or n_images < MIN_IMAGES:
+    compiler, few = compiler_for(extractor), min(FEW[extractor.device.type], batch_size)
+    if compiler is None or n_images < max(MIN_IMAGES, timed_images(few, lanes) / SHARE):
         return eager, ""
-    eager_s = n_images * image_s(eager, extractor, batch_size, lanes)
-    pays_from_s = COMPILE_S[compiler] / SHARE
+    eager_s = n_images * image_s(eager, extractor, few, lanes)
+    pays_from_s = (COMPILE_S[compiler] + eager_s / n_images * 2 * timed_images(batch_size, lanes)) / SHARE
     if eager_s < pays_from_s:
         return eager, f"eager: the network will take about {eager_s:.0f} s, and compiling pays from {pays_from_s:.0f} s"
+    eager_s = n_images * image_s(eager, extractor, batch_size, lanes)
     began = time.perf_counter()
     compiled = prepare(extractor, batch_size=batch_size, compiler=compiler)
     took_s = time.perf_counter() - began
@@ -50,6 +54,11 @@ def choose(extractor: Extractor, *, n_images: int, batch_size: int, lanes: int) 
     if gain < WORTH:
         return eager, f"eager: {said}"
     return compiled, f"{compiler}: {said}; eager would take {eager_s:.0f} s"
+
+
+def timed_images(batch_size: int, lanes: int) -> int:
+    """Return how many images a network computes to be timed."""
+    return lanes * (ROUNDS + 1) * batch_size
 
 
 def compiler_for(extractor: Extractor) -> str | None:
@@ -79,6 +88,7 @@ def image_s(runner: Runner, extractor: Extractor, batch_size: int, lanes: int) -
     return took / (lanes * ROUNDS * batch_size)
 
 
+@torch.inference_mode()
 def _timed(lane: Callable[[], Lane], pixels: Tensor, together: threading.Barrier) -> tuple[float, float]:
     """Run a lane of its own thread: when it began and when it ended."""
     if pixels.device.type == "cpu":

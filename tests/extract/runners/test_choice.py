@@ -44,9 +44,26 @@ def test_a_few_images_are_not_even_timed(extractor, monkeypatch):
 
 def test_a_job_that_is_shorter_than_compiling_pays_stays_eager(extractor, measured):
     measured(0.01, 0.001)
-    runner, why = chosen(extractor, 5000)
+    runner, why = chosen(extractor, 4000)
     assert runner is EAGER
-    assert why == "eager: the network will take about 50 s, and compiling pays from 53 s"
+    assert why == "eager: the network will take about 40 s, and compiling pays from 43 s"
+
+
+@pytest.mark.parametrize(("lanes", "n_images", "timings"), [(2, 500, 1), (2, 2000, 1), (2, 10_000, 3), (32, 2000, 0)])
+def test_no_more_than_a_share_of_the_time_goes_into_trying(extractor, monkeypatch, lanes, n_images, timings):
+    spent = []
+
+    def image_s(_: object, __: Extractor, batch_size: int, lanes: int) -> float:
+        spent.append((choice.ROUNDS + 1) * batch_size * lanes * 0.05)
+        return 0.05
+
+    monkeypatch.setattr(choice, "compiler_for", lambda _: "openvino")
+    monkeypatch.setattr(choice, "prepare", lambda *_, compiler="none", **__: {"none": EAGER}.get(compiler, COMPILED))
+    monkeypatch.setattr(choice, "image_s", image_s)
+    choice.choose(extractor, n_images=n_images, batch_size=32, lanes=lanes)
+    compiling_s = choice.COMPILE_S["openvino"] if len(spent) > 1 else 0
+    assert compiling_s + sum(spent) <= 1.3 * choice.SHARE * n_images * 0.05
+    assert len(spent) == timings
 
 
 def test_a_long_job_takes_what_is_faster(extractor, measured):
