@@ -181,7 +181,7 @@ batch_option = click.option(
     "--batch-size",
     type=BatchSize(),
     default="auto",
-    help="Images per pass; auto goes by the network's input size.",
+    help="Images per batch; auto goes by the network's input size.",
 )
 workers_option = click.option(
     "-j",
@@ -189,7 +189,7 @@ workers_option = click.option(
     type=click.IntRange(1, 256),
     default=available_cores,
     show_default="cores",
-    help="Threads that read and decode.",
+    help="Processes that read and decode, each with a thread that resizes.",
 )
 
 

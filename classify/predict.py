@@ -91,7 +91,7 @@ def _probabilities(
 ) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
     """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
     done = 0
-    wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers)
+    wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers, compile="none")
     work = Work(records, len(records))
     with (
         open_stream(extractor, wanted, work, note=progress.note) as stream,

@@ -11,6 +11,8 @@ from extract.errors import OptionError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ALL_GPUS = "cuda:all"
+TF32_SINCE = (8, 0)
+"""Compute capability of the first GPUs with TF32 (Ampere)."""
 
 
 def device_names(text: str) -> list[str]:
@@ -26,7 +28,10 @@ def device_names(text: str) -> list[str]:
 
 def pick_device(name: str) -> torch.device:
     """Return the device of one name, `auto` included; raises OptionError for one that computes nothing here."""
-    [name] = device_names(name)
+    names = device_names(name)
+    if len(names) != 1:
+        raise OptionError(f"{name!r} are several devices", remedy="Take one of them")
+    [name] = names
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
@@ -69,7 +74,7 @@ def resolve_precision(asked: str, device: torch.device) -> str:
 
 def check_tf32(precision: str, device: torch.device) -> None:
     """Raise OptionError where TF32 can change nothing."""
-    if precision != "fp32" or device.type != "cuda":
+    if precision != "fp32" or device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_SINCE:
         said = f"TF32 is a way to compute fp32 on a GPU, and this is {precision} on a {device.type}"
         raise OptionError(said, remedy="Leave --tf32 out, or take --precision fp32 --device cuda")
 

@@ -20,6 +20,7 @@ from extract.devices import check_tf32, computes_bf16, device_names, full_fp32, 
 from extract.errors import BackboneError, OptionError, TapError
 from extract.images import DECODERS
 from extract.pooling import make_pool
+from extract.resample import ON_A_DEVICE
 from extract.spec import (
     PENULTIMATE,
     STAGES,
@@ -33,6 +34,7 @@ from extract.spec import (
 )
 from extract.store.index import versions
 from extract.taps import Cut, Trunk, open_trunk
+from extract.views import DRAWN_FROM
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ def build_extractor(spec: ExtractSpec) -> Extractor:
     backbone = open_backbone(spec.backbone)
     device = pick_device(device_names(spec.device)[0])
     precision = resolve_precision(spec.precision, device)
-    _check(spec, precision, device)
+    _check(spec, precision, device, backbone.preprocessing.interpolation)
     trunk = open_trunk(backbone.network)
     taps, nodes = resolve_taps(trunk, spec.taps, backbone.preprocessing.crop_size)
     cut = _cut(trunk, zip(taps, nodes, strict=True))
@@ -116,17 +118,20 @@ def build_extractor(spec: ExtractSpec) -> Extractor:
         store=_store(spec.store, precision),
         tf32=spec.tf32,
         views=spec.views,
-        view_seed=spec.view_seed if spec.views > 1 else 0,
+        view_seed=spec.view_seed if spec.views > DRAWN_FROM else 0,
     )
     return Extractor(recipe, _loaded(cut, state, device), device, _in_all_views(recipe, shapes))
 
 
-def _check(spec: ExtractSpec, precision: str, device: torch.device) -> None:
+def _check(spec: ExtractSpec, precision: str, device: torch.device, interpolation: str) -> None:
     """Refuse what the device cannot do; raises OptionError."""
     if spec.tf32:
         check_tf32(precision, device)
     if spec.decoder == "gpu" and device.type != "cuda":
         raise OptionError(f"no GPU decodes images on a {device.type}", remedy="Take --decoder exact, or --device cuda")
+    if spec.decoder == "gpu" and interpolation not in ON_A_DEVICE:
+        remedy = f"Take --decoder exact, or --interpolation {' or '.join(ON_A_DEVICE)}"
+        raise OptionError(f"what a GPU decodes it cannot resize by {interpolation!r}", remedy=remedy)
 
 
 def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *, device: str = "auto") -> Extractor:
@@ -151,6 +156,9 @@ def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *
 
 def _check_precision(recipe: Recipe, device: torch.device) -> None:
     """Refuse what would give other rows than the recipe says; emulated bf16 gives the same ones, slowly."""
+    if recipe.decoder == DECODERS["gpu"] and device.type != "cuda":
+        said = f"the images were decoded by a GPU, and this is a {device.type}"
+        raise OptionError(said, remedy="Take --device cuda, or extract with --decoder exact")
     if recipe.precision == "bf16" and not computes_bf16(device):
         log.warning("this %s only emulates bf16, which the features were extracted in: that is slow", device.type)
         return

@@ -19,10 +19,12 @@ from torch import Tensor
 from extract.batches import Batch, Loaded, Raw
 from extract.channel import Channel, Crew
 from extract.decoding.batched import decode_batch
+from extract.errors import RunnerError
 from extract.forward import Extractor, not_finite
 from extract.loader import Loader, Sight
 from extract.resample import render_on
 from extract.runners import Runner
+from extract.runners.chunks import out_of_memory
 from extract.spec import Failure, Record, available_cores, view_of
 from extract.trace import Trace
 from extract.views import looks
@@ -91,10 +93,12 @@ class Stream:
                     self._loader.kill()
 
     def _work(self, i: int, going: set[int], ready: Channel[Batch], done: Channel[tuple[Batch, Done]]) -> None:
-        lane = Lane(self.extractor, self.runner, self._loader.sight, self._loader.batch_size)
+        with _enough_memory():
+            lane = Lane(self.extractor, self.runner, self._loader.sight, self._loader.batch_size)
         for batch in ready:
             began = time.perf_counter()
-            rows, items, seconds = lane.compute(batch)
+            with _enough_memory():
+                rows, items, seconds = lane.compute(batch)
             batch.release()
             if self.trace:
                 self.trace.span("batch", began, time.perf_counter(), number=batch.number, images=len(batch))
@@ -121,6 +125,17 @@ def _in_order(done: Channel[tuple[Batch, Done]], crew: Crew) -> Iterator[Done]:
             yield early.pop(number)
             number += 1
     crew.check()
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in our words that the memory does not suffice for what is beside the network, which sees to itself."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise RunnerError("the memory does not suffice for a batch", remedy="Take a smaller --batch-size") from error
 
 
 class Lane:

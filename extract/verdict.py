@@ -58,7 +58,7 @@ def _decode(spec: ExtractSpec, recipe: Recipe) -> str:
 
 def _transfer(spec: ExtractSpec, recipe: Recipe) -> str:
     del spec, recipe
-    return "the way to the device is the limit: smaller images"
+    return "the way to the device, and resizing there, are the limit: smaller images"
 
 
 def _forward(spec: ExtractSpec, recipe: Recipe) -> str:

@@ -20,6 +20,9 @@ is trained on learns to live with that, cached features do not."""
 RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
 
+DRAWN_FROM = 2
+"""The number of the first view that is drawn at random."""
+
 TRIES = 10
 """How often a crop that does not fit into the image is drawn again."""
 
@@ -50,7 +53,7 @@ def looks(
         return Failure(Status.TOO_LARGE, f"{width} x {height}, resized, is more than {MAX_PIXELS:,} pixels")
     centre = _centre(height, width, preset)
     mirrored = replace(centre, flip=True)
-    drawn = (_random(height, width, preset.crop_size, digest, seed, view) for view in range(2, views))
+    drawn = (_random(height, width, preset.crop_size, digest, seed, view) for view in range(DRAWN_FROM, views))
     return (centre, mirrored, *drawn)[:views]
 
 

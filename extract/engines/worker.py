@@ -24,7 +24,7 @@ from extract.shard import Receipt, Stages
 from extract.spec import ExtractSpec, Recipe, Record
 from extract.store.reader import WEIGHTS
 
-GRACE_S = 60
+GRACE_S = 3
 """How long a process that is to stop may take to compute the batches in its lanes and to write what is done."""
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from extract.channel import Crew
 from extract.errors import DriftError, StoreError
 from extract.forward import Extractor
+from extract.images import DECODERS
 from extract.lanes import Stream
 from extract.loader import Loaded, Loader, Sight
 from extract.spec import Preprocessing, Recipe, Record, Status
@@ -69,7 +70,7 @@ def prove(extractor: Extractor, stream: Stream, folder: Path) -> None:
     Raises DriftError where anything differs, and StoreError where `golden.h5` cannot be read or written.
     """
     prove_pixels()
-    pixels, path = load(extractor.recipe.preprocessing), folder / GOLDEN
+    pixels, path = load(_plain_sight(extractor.recipe)), folder / GOLDEN
     rows, first = extractor.exact(pixels), not path.exists()
     if first:
         _prove_alone(extractor, pixels, rows)
@@ -90,7 +91,7 @@ def prove_frozen(extractor: Extractor) -> None:
 @cache  # what decodes is the same for all extractions of a process
 def prove_pixels() -> None:
     """Compare the pixels of `PRESET` with those that come along, once in a process; raises DriftError."""
-    differences = np.abs(load(PRESET).numpy().astype(np.int16) - expected_pixels()).max((1, 2, 3))
+    differences = np.abs(load(Sight(PRESET)).numpy().astype(np.int16) - expected_pixels()).max((1, 2, 3))
     for name, levels in zip(NAMES, differences.tolist(), strict=True):
         if levels > PIXEL_TOLERANCE:
             said = f"it comes out otherwise: by {levels} of 255 grey levels, and {PIXEL_TOLERANCE} are allowed"
@@ -102,14 +103,20 @@ def expected_pixels() -> np.ndarray:
     return np.load(HERE / "pixels.npy", allow_pickle=False)
 
 
-def load(preset: Preprocessing) -> Tensor:
+def load(sight: Sight) -> Tensor:
     """Bring the golden images through a loader: (n, 3, S, S) uint8; raises DriftError for one that is refused."""
-    with Loader(Sight(preset), workers=1, batch_size=len(RECORDS)) as loader, Crew() as crew:
+    with Loader(sight, workers=1, batch_size=len(RECORDS)) as loader, Crew() as crew:
         batches = list(loader.run(RECORDS, crew))
         crew.check()
         [batch] = batches
         _refuse_failures(batch.loaded)
         return batch.buffer.pixels[: len(batch)]
+
+
+def _plain_sight(recipe: Recipe) -> Sight:
+    """Return how images are looked at on the plain road: in the centre, and on the CPU."""
+    scaled = recipe.decoder == DECODERS["scaled"]
+    return Sight(recipe.preprocessing, decoder="scaled" if scaled else "exact")
 
 
 def _refuse_failures(items: Sequence[Loaded]) -> None:

@@ -6,6 +6,8 @@ GPU each on a stream of its own.
 
 from collections.abc import Callable
 
+import torch
+
 from extract.devices import set_tf32
 from extract.errors import OptionError, unknown
 from extract.forward import Extractor
@@ -29,4 +31,7 @@ def prepare(extractor: Extractor, *, batch_size: int, compiler: str = "none") ->
     if compiler not in RUNNERS:
         unknown("compiler", compiler, RUNNERS, OptionError)
     set_tf32(extractor.recipe.tf32)
-    return RUNNERS[compiler](extractor, batch_size=batch_size)
+    runner = RUNNERS[compiler](extractor, batch_size=batch_size)
+    if extractor.device.type == "cuda":
+        torch.cuda.synchronize(extractor.device)  # lanes have streams of their own, which wait for no other
+    return runner

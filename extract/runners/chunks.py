@@ -38,10 +38,10 @@ REMEDY = "Take a smaller --crop-size or network, or free memory"
 
 
 class Chunked:
-    """A lane that runs batches in parts as large as the memory takes."""
+    """A lane that runs batches in parts as large as the memory takes; `whole` where a lane fills up every part."""
 
-    def __init__(self, build: Build, limit: Limit) -> None:
-        self._build, self._limit = build, limit
+    def __init__(self, build: Build, limit: Limit, *, whole: bool = False) -> None:
+        self._build, self._limit, self._whole = build, limit, whole
         self._size, self._lane = 0, None
 
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ class Chunked:
                     raise
                 failure = error.with_traceback(None)  # its frames hold the tensors that are to be freed
             self._make_room()
-            self._limit.halve(min(size, len(pixels)), failure)
+            self._limit.halve(size if self._whole else min(size, len(pixels)), failure)
 
     def _run(self, pixels: Tensor, size: int) -> dict[str, Tensor]:
         if self._lane is None or size != self._size:

@@ -64,15 +64,16 @@ class Inductor:
 
     def lane(self) -> Lane:
         """Return a lane for the thread that asks."""
-        return Chunked(self._build, self._limit)
+        return Chunked(self._build, self._limit, whole=True)
 
     def _build(self, size: int) -> Lane:
         """Compile for batches of one size, unless that is done, and run one."""
         from torch._inductor import config  # takes a second to import
 
         device = self._extractor.device
-        batch = blank(size, self._extractor.recipe.preprocessing.crop_size, device)
+        # Made in inference mode, as in a lane: the program is compiled for tensors of that kind.
         with _COMPILING, config.patch(SETTINGS[device.type]), torch.inference_mode():
+            batch = blank(size, self._extractor.recipe.preprocessing.crop_size, device)
             self._run(batch)
         return Padded(recorded(self._run, batch) if device.type == "cuda" else self._run, batch)
 

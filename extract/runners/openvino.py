@@ -35,6 +35,7 @@ class OpenVino:
         if extractor.device.type != "cpu":
             raise OptionError("openvino runs on a CPU only", remedy="Take --compile inductor, or --device cpu")
         self._recipe = extractor.recipe
+        self._taps = [name for name in extractor.shapes if "@" not in name]
         self._network = _Rows(build_to_compile(extractor, "fp32"))
         self._limit = Limit(batch_size)
         self._models: dict[int, Any] = {}
@@ -42,7 +43,7 @@ class OpenVino:
 
     def lane(self) -> Lane:
         """Return a lane for the thread that asks."""
-        return Chunked(self._build, self._limit)
+        return Chunked(self._build, self._limit, whole=True)
 
     def _build(self, size: int) -> Lane:
         batch = blank(size, self._recipe.preprocessing.crop_size, torch.device("cpu"))
@@ -53,12 +54,11 @@ class OpenVino:
 
     def _runs(self, request: Any) -> Run:
         """Return what runs a request on its own input; the rows lie in its memory."""
-        names = [tap.name for tap in self._recipe.taps]
 
         def run(_: Tensor) -> dict[str, Tensor]:
             request.infer()
-            rows = [torch.from_numpy(request.get_output_tensor(i).data) for i in range(len(names))]
-            return rounded(dict(zip(names, rows, strict=True)), self._recipe.store)
+            rows = [torch.from_numpy(request.get_output_tensor(i).data) for i in range(len(self._taps))]
+            return rounded(dict(zip(self._taps, rows, strict=True)), self._recipe.store)
 
         return run
 

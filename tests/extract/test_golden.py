@@ -18,7 +18,7 @@ from extract.errors import DriftError, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.progress import Silent
 from extract.run import extract
-from extract.runners import network
+from extract.runners import eager, network
 from extract.spec import ExtractSpec, Record
 from extract.store.shards import shards_in
 from tests.tiny import put, tiny_folder, tiny_spec
@@ -205,7 +205,7 @@ def test_pixels_that_are_off_by_no_more_than_a_decoder_may_be_pass(monkeypatch):
 
         return render
 
-    here = golden.load(golden.PRESET).numpy()
+    here = golden.load(golden.Sight(golden.PRESET)).numpy()
     monkeypatch.setattr(golden, "expected_pixels", lambda: here)
     monkeypatch.setattr(loader, "render", off(golden.PIXEL_TOLERANCE))
     golden.prove_pixels()
@@ -219,7 +219,7 @@ def test_pixels_that_are_off_by_no_more_than_a_decoder_may_be_pass(monkeypatch):
 @pytest.mark.parametrize("name", SEEN)
 def test_the_smallest_mistake_is_more_than_twice_the_tolerance(monkeypatch, name):
     drift(name, monkeypatch)
-    got = golden.load(golden.PRESET).numpy()
+    got = golden.load(golden.Sight(golden.PRESET)).numpy()
     assert np.abs(got.astype(int) - golden.expected_pixels()).max() > 2 * golden.PIXEL_TOLERANCE
 
 
@@ -359,7 +359,8 @@ def _normalised_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "fold", lambda module: None)
-    monkeypatch.setattr(network, "freeze", lambda module: module.train().requires_grad_(False))
+    for where in (network, eager):
+        monkeypatch.setattr(where, "freeze", lambda module: module.train().requires_grad_(False))
 
 
 def _too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
