@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -65,11 +67,26 @@ def test_a_processor_computes_bf16_where_it_has_instructions_for_it(monkeypatch,
     assert devices.computes_bf16(CPU) == found
 
 
-def test_tf32_is_of_fp32_on_a_gpu():
-    devices.check_tf32("fp32", CUDA)
-    for precision, device in (("fp32", CPU), ("bf16", CUDA)):
-        with pytest.raises(OptionError, match="--tf32"):
-            devices.check_tf32(precision, device)
+@pytest.mark.parametrize(
+    ("precision", "device", "capability", "fine"),
+    [
+        ("fp32", CUDA, (8, 0), True),
+        ("fp32", CUDA, (9, 0), True),
+        ("fp32", CUDA, (7, 5), False),
+        ("bf16", CUDA, (9, 0), False),
+        ("fp32", CPU, (9, 0), False),
+    ],
+)
+def test_tf32_is_of_fp32_on_a_gpu_that_has_it(monkeypatch, precision, device, capability, fine):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    with nullcontext() if fine else pytest.raises(OptionError, match="--tf32"):
+        devices.check_tf32(precision, device)
+
+
+@pytest.mark.parametrize("several", ["cpu,cpu", "cuda:0,cuda:1"])
+def test_one_device_is_picked_by_one_name(several):
+    with pytest.raises(OptionError, match="several devices"):
+        devices.pick_device(several)
 
 
 def states() -> tuple[bool, ...]:
