@@ -12,6 +12,11 @@ from extract import images
 from extract.decoding.jpeg import MAX_SEGMENTS, eligible
 from tests.tiny import picture
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::PIL"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
+
 SIZE = (72, 65)
 ORIENTATION = 0x0112
 
