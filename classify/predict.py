@@ -81,7 +81,7 @@ def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
         said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
     if (shape := extractor.shapes[bundle.layer]) != (bundle.width,):
-        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {shape}"
+        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {' x '.join(map(str, shape))}"
         raise BundleError(said, where=where, remedy=remedy)
     return bundle, replace(extractor, recipe=replace(bundle.recipe, views=1, view_seed=0))
 
