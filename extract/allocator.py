@@ -12,10 +12,10 @@ from functools import cache
 SWITCH = "OFFSHELF_MALLOC"
 """Environment variable: 0 leaves the allocator alone."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-SETTINGS = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
-"""From mallopt(3): blocks below a gigabyte come from the heap, what is free at its end stays there, and threads have
-no heaps of their own, which are small and given back whatever the thresholds say."""
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+SETTINGS = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
+"""From mallopt(3): blocks of any size come from the heap (an older glibc refuses a threshold above 32 MB), what is free
+at its end stays there, and threads have no heaps of their own, which are small and given back all the same."""
 
 
 @cache  # once in a process
