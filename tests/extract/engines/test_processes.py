@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_is_told_and_what_is_done_is_kept(spec, started
         started[0].kill()
         started[0].wait()
 
-    monkeypatch.setattr(processes, "PROGRAM", impatient(processes.PROGRAM))
+    monkeypatch.setattr(processes, "PROGRAM", slow(processes.PROGRAM))
     with pytest.raises(EngineError, match=r"cpu: .* ended too early \(SIGKILL\)\. Run the same command again"):
         extract(spec, Watcher(SHARD_ROWS + 2, kill))
     kept = stored(spec)
@@ -106,18 +106,29 @@ def test_a_process_that_is_killed_is_told_and_what_is_done_is_kept(spec, started
     assert_goes_on(spec, kept)
 
 
-def impatient(program: str) -> str:
-    """A program that makes a shard of every row."""
-    return program.replace("main(", "from extract import shard\nshard.SHARD_S = 0\nmain(")
+def slow(program: str) -> str:
+    """A program that takes its time for each record, and makes a shard of every row."""
+    return program.replace("main(", f"{SLOW}main(")
 
 
-def test_ctrl_c_keeps_what_is_done_in_all_processes(spec, started):
+SLOW = """\
+import time
+from extract import shard
+from extract.engines.worker import Line
+shard.SHARD_S, check = 0, Line._check
+Line._check = lambda line: (time.sleep(0.2), check(line))
+"""
+
+
+def test_ctrl_c_keeps_what_is_done_in_all_processes(spec, started, monkeypatch):
+    monkeypatch.setattr(processes, "PROGRAM", slow(processes.PROGRAM))
     with pytest.raises(Interrupted, match=rf"interrupted: \d+ of {IMAGES} rows are kept") as caught:
         extract(spec, Watcher(4, lambda: signal.raise_signal(signal.SIGINT)))
     kept = stored(spec)
     assert caught.value.what == f"interrupted: {kept} of {IMAGES} rows are kept"
     assert 4 <= kept < IMAGES
     assert [process.returncode for process in started] == [130, 130]
+    monkeypatch.undo()
     assert_goes_on(spec, kept)
 
 
