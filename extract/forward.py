@@ -30,9 +30,8 @@ from extract.spec import (
     Recipe,
     Status,
     Tap,
-    view_of,
 )
-from extract.store.index import versions
+from extract.store.index import by_layer, versions
 from extract.taps import Cut, Trunk, open_trunk
 from extract.views import DRAWN_FROM
 
@@ -120,7 +119,7 @@ def build_extractor(spec: ExtractSpec) -> Extractor:
         views=spec.views,
         view_seed=spec.view_seed if spec.views > DRAWN_FROM else 0,
     )
-    return Extractor(recipe, _loaded(cut, state, device), device, _in_all_views(recipe, shapes))
+    return Extractor(recipe, _loaded(cut, state, device), device, by_layer(recipe, shapes))
 
 
 def _check(spec: ExtractSpec, precision: str, device: torch.device, interpolation: str) -> None:
@@ -151,7 +150,7 @@ def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *
     needed = {name: state[name] for name in cut.module.state_dict()}
     shapes = _shapes(cut, recipe.preprocessing)
     loaded = _loaded(cut, needed, chosen)
-    return Extractor(recipe, loaded, chosen, _in_all_views(recipe, shapes) if layer is None else shapes)
+    return Extractor(recipe, loaded, chosen, by_layer(recipe, shapes) if layer is None else shapes)
 
 
 def _check_precision(recipe: Recipe, device: torch.device) -> None:
@@ -198,10 +197,6 @@ def _shapes(cut: Cut, preset: Preprocessing) -> Shapes:
         said = f"the network cannot take {side} x {side} pixels ({str(error).splitlines()[0]})"
         raise OptionError(said, remedy="Take a larger --crop-size") from error
     return {name: tuple(values.shape[1:]) for name, values in rows.items()}
-
-
-def _in_all_views(recipe: Recipe, shapes: Shapes) -> Shapes:
-    return {view_of(tap.name, view): shapes[tap.name] for view in range(recipe.views) for tap in recipe.taps}
 
 
 def _loaded(cut: Cut, state: State, device: torch.device) -> Cut:
