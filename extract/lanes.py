@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extract.batches import Batch, Loaded, Raw
+from extract.batches import Batch, Loaded
 from extract.channel import Channel, Crew
 from extract.decoding.batched import decode_batch
 from extract.errors import RunnerError
@@ -27,7 +27,6 @@ from extract.runners import Runner
 from extract.runners.chunks import out_of_memory
 from extract.spec import Failure, Record, available_cores, view_of
 from extract.trace import Trace
-from extract.views import looks
 
 GPU_LANES = 2
 STAGES = ("read", "decode", "transfer", "forward", "write")
@@ -187,7 +186,7 @@ class Lane:
         items, failures = batch.loaded, {}
         images, chosen, places = [], [], []
         for raw, image in zip(batch.raws, self._images(batch), strict=True):
-            found = image if isinstance(image, Failure) else self._looks(image, raw)
+            found = image if isinstance(image, Failure) else self._sight.looks(image.shape, raw.digest)
             if isinstance(found, Failure):
                 failures[raw.place] = found
                 continue
@@ -210,11 +209,6 @@ class Lane:
         self._raw[: batch.raw_used].copy_(batch.buffer.raw[: batch.raw_used], non_blocking=True)
         jpegs = iter(decode_batch([raw.jpeg for raw in batch.raws if raw.jpeg is not None], self._pixels.device))
         return [self._raw[raw.at].view(raw.shape) if raw.jpeg is None else next(jpegs) for raw in batch.raws]
-
-    def _looks(self, image: Tensor, raw: Raw) -> Any:
-        height, width, _ = image.shape
-        sight = self._sight
-        return looks(height, width, sight.preset, digest=raw.digest, views=sight.views, seed=sight.view_seed)
 
     def _by_layer(self, rows: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         """Take the views of each image apart: per tap (n V, *shape) -> per layer (n, *shape), in memory of its own."""

@@ -44,6 +44,10 @@ class Sight:
         """The shorter side that a JPEG keeps at least, where it may be scaled as it is decoded."""
         return 2 * self.preset.resize_size if self.decoder == "scaled" else None
 
+    def looks(self, shape: Sequence[int], digest: bytes) -> tuple[Look, ...] | Failure:
+        """Return the views of an image of that shape (H, W, ...), whose file has that SHA-256."""
+        return looks(shape[0], shape[1], self.preset, digest=digest, views=self.views, seed=self.view_seed)
+
 
 class Loader:
     """Loads images on up to `workers` threads, each with a process that decodes; they live until `close`.
@@ -156,7 +160,10 @@ class Loader:
         """Copy an image for its device to resize, if there is room for it and it is one that can be resized."""
         image = decoded.outcome
         assert isinstance(image, np.ndarray)  # noqa: S101 the caller has looked
-        if isinstance(self._looks(image.shape, decoded.digest), Failure) or (at := batch.reserve(image.size)) is None:
+        if (
+            isinstance(self.sight.looks(image.shape, decoded.digest), Failure)
+            or (at := batch.reserve(image.size)) is None
+        ):
             return False
         batch.buffer.raw[at] = torch.from_numpy(image).reshape(-1)
         batch.raws.append(Raw(place, decoded.digest, at, image.shape))
@@ -164,16 +171,12 @@ class Loader:
 
     def _render(self, image: np.ndarray, digest: bytes, batch: Batch, place: int) -> Failure | None:
         """Resize an image and crop it, once for each view."""
-        chosen = self._looks(image.shape, digest)
+        chosen = self.sight.looks(image.shape, digest)
         if isinstance(chosen, Failure):
             return chosen
         for i, look in enumerate(chosen, place * self.sight.views):
             render(image, look, self.sight.preset.interpolation, batch.buffer.pixels[i])
         return None
-
-    def _looks(self, shape: Sequence[int], digest: bytes) -> tuple[Look, ...] | Failure:
-        sight = self.sight
-        return looks(shape[0], shape[1], sight.preset, digest=digest, views=sight.views, seed=sight.view_seed)
 
     def kill(self) -> None:
         """Set free every thread that waits for a process; those threads raise, and the loader is of no use any more."""
