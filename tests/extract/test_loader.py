@@ -4,7 +4,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from extract.spec import Failure, Preprocessing, Record, Status
 from extract.trace import Trace
 from extract.views import looks
 from tests import hostile
+from tests.instant import Instant
 from tests.tiny import picture, put
 
 PRESET = Preprocessing(34, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -80,34 +80,11 @@ def rendered(record: Record, sight: Sight = SIGHT) -> Tensor:
     return out
 
 
-class Stub:
+class Stub(Instant):
     """Stands for a decoder: answers at once, with a failure that says which record it was."""
-
-    def __init__(self, short_px: int | None = None, *, leave_jpeg: bool = False) -> None:
-        self.waiting: deque[Record] = deque()
-        self.calls: list[str] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.waiting) == 3
-
-    def submit(self, record: Record) -> None:
-        self.waiting.append(record)
 
     def answer(self) -> Decoded:
         return Decoded(self.waiting.popleft().id.encode(), Failure(Status.EMPTY, "a stub"))
-
-    def start(self) -> None:
-        self.calls.append("start")
-
-    def stop(self) -> None:
-        self.calls.append("stop")
-
-    def kill(self) -> None:
-        self.calls.append("kill")
-
-    def close(self) -> None:
-        self.calls.append("close")
 
 
 @pytest.fixture
