@@ -1,6 +1,7 @@
-"""How a bundle scores: each kind of head as a formula over arrays, in plain numpy, without sklearn."""
+"""How a bundle scores: rows of its taps -> one row -> scores, each step a formula over arrays in plain numpy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,40 @@ Arrays = dict[str, np.ndarray]
 
 
 def unit(X: np.ndarray) -> np.ndarray:
-    """Scale each row to length 1, zero rows left as they are: (n, D) -> (n, D)."""
+    """Scale each row to length 1, zero rows left as they are: (n, D) -> (n, D) of the same type."""
     norms = np.linalg.norm(X, axis=1, keepdims=True)
     return X / np.where(norms == 0, 1, norms)
+
+
+def signed_root_unit(X: np.ndarray) -> np.ndarray:
+    """Take sign(x) sqrt(|x|), then scale each row to length 1: (n, D) -> (n, D) of the same type.
+
+    The power normalisation of Perronnin et al. 2010 at 1/2.
+    """
+    return unit(np.sign(X) * np.sqrt(np.abs(X)))
+
+
+def unchanged(X: np.ndarray) -> np.ndarray:
+    """Return the rows as they are: what is fitted of the transform is in the head's arrays."""
+    return X
+
+
+ROWWISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": unchanged,
+    "std": unchanged,
+    "l2": unit,
+    "pow": signed_root_unit,
+    "pcaw": unchanged,
+}
+"""By transform, the part of it that needs no fitting: (n, D) -> (n, D)."""
+
+
+def join(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay the rows of several taps side by side, each tap's scaled to length 1: m x (n, D_i) -> (n, sum of D_i).
+
+    One tap alone stays as it is. Zero rows stay zero.
+    """
+    return blocks[0] if len(blocks) == 1 else np.concatenate([unit(block) for block in blocks], axis=1)
 
 
 def _linear(arrays: Arrays, X: np.ndarray) -> np.ndarray:
@@ -54,9 +86,23 @@ def _votes(near: np.ndarray, arrays: Arrays) -> np.ndarray:
     return np.log(np.maximum(votes / votes.sum(axis=1, keepdims=True), VOTE_FLOOR))
 
 
+def model_scores(model: Any, X: np.ndarray) -> np.ndarray:
+    """Score by a fitted classifier of scikit-learn's kind: X (n, D) -> (n, C), columns as its `classes_`.
+
+    Its decision function where it has one, two classes as -d/2 and d/2, whose softmax is the sigmoid of d; else the
+    logarithms of its probabilities.
+    """
+    if not hasattr(model, "decision_function"):
+        return np.log(np.maximum(model.predict_proba(X), VOTE_FLOOR))
+    decision = model.decision_function(X)
+    return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
+
+
 SCORERS: dict[str, Callable[[Arrays, np.ndarray], np.ndarray]] = {"linear": _linear, "knn": _knn, "centroid": _centroid}
 SHAPES = {
     "linear": {"mean": ("D",), "scale": ("D",), "coef": ("C", "D"), "intercept": ("C",)},
     "knn": {"rows": ("N", "D"), "codes": ("N",), "k": ()},
     "centroid": {"centroids": ("C", "D")},
+    "imported": {"proof_rows": ("P", "D"), "proof_scores": ("P", "C")},
 }
+"""By kind, the axes of each array; an imported head is no formula, and its arrays prove it the same when it is read."""
