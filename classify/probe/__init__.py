@@ -1,0 +1,1 @@
+"""The probe engine: linear heads fitted for many folds, penalties and transforms from shared work."""
