@@ -86,16 +86,22 @@ def _votes(near: np.ndarray, arrays: Arrays) -> np.ndarray:
     return np.log(np.maximum(votes / votes.sum(axis=1, keepdims=True), VOTE_FLOOR))
 
 
+def two_columns(decision: np.ndarray) -> np.ndarray:
+    """Give each of two classes a column, half each way, so that their softmax is the sigmoid of the one: (n,) -> (n, 2).
+
+    What has a column for each class stays as it is.
+    """
+    return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
+
+
 def model_scores(model: Any, X: np.ndarray) -> np.ndarray:
     """Score by a fitted classifier of scikit-learn's kind: X (n, D) -> (n, C), columns as its `classes_`.
 
-    Its decision function where it has one, two classes as -d/2 and d/2, whose softmax is the sigmoid of d; else the
-    logarithms of its probabilities.
+    The logarithms of its probabilities where it has any, else its decision function.
     """
-    if not hasattr(model, "decision_function"):
+    if hasattr(model, "predict_proba"):
         return np.log(np.maximum(model.predict_proba(X), VOTE_FLOOR))
-    decision = model.decision_function(X)
-    return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
+    return two_columns(model.decision_function(X))
 
 
 SCORERS: dict[str, Callable[[Arrays, np.ndarray], np.ndarray]] = {"linear": _linear, "knn": _knn, "centroid": _centroid}
