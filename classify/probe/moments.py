@@ -115,24 +115,28 @@ def part_moments(rows: Rows, Y: np.ndarray, parts: np.ndarray, n_parts: int) -> 
     return found
 
 
-def scalers(rows: Rows, masks: np.ndarray, transform: str) -> Scalers:
-    """Fit mean and scale on M sets of rows in one pass: masks (M, n) bool, each of a row or more -> (M, D) each.
-
-    Only for transforms that scale features one by one: `pcaw` mixes them, and has a Whitener instead.
-    """
-    asked = transform_named(transform)
-    assert not asked.whitened, "whitening is no scale"
+def mean_std(rows: Rows, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation over M sets of rows in one pass: masks (M, n) bool -> (M, D) float64 each."""
     shift, dims = provisional_mean(rows), rows.shape[1]
     total, squares = np.zeros((len(masks), dims)), np.zeros((len(masks), dims))
     for at, block in rows.blocks():
         Z, chosen = block - shift, masks[:, at].astype(np.float64)
         total += chosen @ Z
-        if asked.scaled:
-            squares += chosen @ Z**2
+        squares += chosen @ np.square(Z, out=Z)
     n = masks.sum(axis=1)[:, None]
     mean = total / n
-    std = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    return Scalers(shift + mean, scale_of(std) if asked.scaled else np.ones_like(mean))
+    return shift + mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+
+
+def scalers(rows: Rows, masks: np.ndarray, transform: str) -> Scalers:
+    """Fit mean and divisor on M sets of rows in one pass: masks (M, n) bool, each of a row or more -> (M, D) each.
+
+    Only for transforms that treat features one by one: `pcaw` mixes them, and has a Whitener instead.
+    """
+    asked = transform_named(transform)
+    assert not asked.whitened, "whitening is no scale"
+    mean, std = mean_std(rows, masks)
+    return Scalers(mean, scale_of(std) if asked.scaled else np.ones_like(std))
 
 
 def sum_of(parts: Sequence[Moments]) -> Moments:

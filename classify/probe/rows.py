@@ -90,6 +90,33 @@ class StoredRows:
         return np.ascontiguousarray(transform_named(self.transform).rowwise(X), np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class SomeRows:
+    """Some of other rows, at positions (m,), taken a block at a time."""
+
+    rows: Rows
+    at: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows, and how many numbers each."""
+        return len(self.at), self.rows.shape[1]
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Walk through all rows, a block at a time."""
+        for here in block_slices(self.shape, np.dtype(np.float32).itemsize):
+            yield here, self.rows.take(self.at[here])
+
+    def take(self, at: np.ndarray) -> np.ndarray:
+        """Return the rows at these positions: (m,) -> (m, D)."""
+        return self.rows.take(self.at[at])
+
+
+def subset(rows: Rows, at: np.ndarray) -> Rows:
+    """Return the rows at some positions (m,), not yet taken."""
+    return SomeRows(rows, at)
+
+
 def array_rows(X: np.ndarray) -> Rows:
     """Take rows that are in memory, after their row-wise map: (n, D); float64 stays, all else becomes float32."""
     return ArrayRows(np.ascontiguousarray(X, np.float64 if X.dtype == np.float64 else np.float32))
@@ -118,7 +145,7 @@ def read_rows(
 
 def in_memory(rows: Rows) -> bool:
     """Tell whether rows cost nothing to visit once more."""
-    return isinstance(rows, ArrayRows)
+    return isinstance(rows, ArrayRows) or (isinstance(rows, SomeRows) and in_memory(rows.rows))
 
 
 def bytes_of(shape: tuple[int, int]) -> int:
