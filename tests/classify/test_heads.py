@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from tiny_features import blobs
 
 from classify.calibrate import fit_temperature, softmax
 from classify.heads import HEADS, converged, pad
-from classify.scoring import SCORERS
-from classify.search import fit_noted, quiet_fits
+from classify.scoring import ROWWISE, SCORERS
+from extract.errors import OptionError
 
 
-def fitted(name: str, n_classes: int = 3):
+def fitted(name: str, n_classes: int = 3, **asked):
     y = np.arange(90) % n_classes
     X = blobs(y, 12, distance=0.7).astype(np.float64)
     head = HEADS[name]
-    with quiet_fits():
-        pipeline, fine = fit_noted(head.build(head.values(90)[0], 0), X, y)
-    assert fine
+    pipeline = head.build(head.values(90)[0], 0, **asked).fit(X, y)
+    assert converged(pipeline)
     return head, pipeline, X
 
 
@@ -28,6 +28,45 @@ def test_scores_and_arrays_agree_with_what_sklearn_predicts(name, n_classes):
     assert SCORERS[head.kind](head.arrays(pipeline), X) == pytest.approx(scores, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "transform"), [(name, each) for name, head in HEADS.items() for each in head.transforms]
+)
+def test_arrays_score_rows_after_the_map_of_each(name, transform):
+    head, pipeline, X = fitted(name, transform=transform)
+    X[:, 4] = 1.0  # a feature that never changes
+    pipeline.fit(X, np.arange(90) % 3)
+    arrays = head.arrays(pipeline)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    scores = SCORERS[head.kind](arrays, ROWWISE[transform](X))
+    assert scores == pytest.approx(head.scores(pipeline, X), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, head in HEADS.items() if head.weighs])
+def test_balanced_classes_find_more_of_the_rare_one(name):
+    y = (np.arange(200) % 20 == 0).astype(int)
+    X = blobs(y, 4, distance=0.3).astype(np.float64)
+    head = HEADS[name]
+    found = [head.build(head.grid[1], 0, class_weight=each).fit(X, y).predict(X).sum() for each in (None, "balanced")]
+    assert found[0] < found[1]
+
+
+def test_what_a_head_cannot_do_is_told():
+    with pytest.raises(OptionError, match="lda cannot weigh classes"):
+        HEADS["lda"].build("auto", 0, class_weight="balanced")
+    with pytest.raises(OptionError, match="no class weights 'equal'"):
+        HEADS["logistic"].build(1.0, 0, class_weight="equal")
+    with pytest.raises(OptionError, match=r"knn takes no rows in 'std'.*l2, pow"):
+        HEADS["knn"].build(5, 0, transform="std")
+    with pytest.raises(OptionError, match="ridge takes no rows in 'whiten'"):
+        HEADS["ridge"].build(5, 0, transform="whiten")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_same_seed_gives_the_same_scores(name):
+    (head, one, X), (_, two, _) = fitted(name), fitted(name)
+    assert (head.scores(one, X) == head.scores(two, X)).all()
+
+
 def test_two_logistic_scores_give_sklearns_probability():
     head, pipeline, X = fitted("logistic", 2)
     assert softmax(head.scores(pipeline, X)) == pytest.approx(pipeline.predict_proba(X))
@@ -38,7 +77,7 @@ def test_neighbours_vote_as_in_dinov2():
     Z = X / np.linalg.norm(X, axis=1, keepdims=True)
     cosines = Z @ Z.T
     for row in range(5):
-        nearest = np.argsort(-cosines[row])[:5]
+        nearest = np.argsort(-cosines[row])[:10]
         weights = softmax(cosines[row, nearest][None] / 0.07)[0]
         votes = np.bincount(nearest % 3, weights=weights, minlength=3)
         assert softmax(head.scores(pipeline, X[row : row + 1]))[0] == pytest.approx(votes, abs=1e-5)
@@ -62,16 +101,18 @@ def test_the_grid_grows_at_its_edges_up_to_the_limit():
 
 
 def test_neighbours_are_fewer_than_the_rows():
-    assert HEADS["knn"].values(8) == [5, 7]
+    assert HEADS["knn"].values(30) == [10, 20, 29]
+    assert HEADS["knn"].values(8) == [7]
     assert HEADS["knn"].values(2) == [1]
 
 
-def test_a_solver_that_runs_out_of_iterations_says_so():
+@pytest.mark.parametrize("name", ["logistic", "linear-svm", "sgd"])
+def test_a_solver_that_runs_out_of_iterations_says_so(name):
     y = np.arange(60) % 3
-    pipeline = HEADS["logistic"].build(100.0, 0).set_params(logisticregression__max_iter=2)
-    with quiet_fits():
-        pipeline, fine = fit_noted(pipeline, blobs(y, 5, distance=0.5), y)
-    assert not fine
+    pipeline = HEADS[name].build(1e-3 if name == "sgd" else 100.0, 0)
+    pipeline[-1].set_params(max_iter=2)
+    with pytest.warns(ConvergenceWarning):
+        pipeline.fit(blobs(y, 5, distance=0.5), y)
     assert not converged(pipeline)
 
 
