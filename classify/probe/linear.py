@@ -9,9 +9,9 @@ import numpy as np
 class Linear:
     """Scores ((Z - mean) / scale) @ coef.T + intercept of rows Z after their row-wise map.
 
-    mean, scale (D,), coef (k, D), intercept (k,), float64. All are finite but the intercept of a class that the training
-    rows lack: -inf, so that it never wins. Two classes have a column each, and sklearn's one is their difference, halved
-    for ridge with targets of +-1.
+    mean, scale (D,), coef (k, D), intercept (k,), float64. All are finite but the intercept of a class that the
+    training rows lack: -inf, so that it never wins. Two classes have a column each. Of ridge the second is sklearn's
+    one, and the first its negative.
     """
 
     mean: np.ndarray

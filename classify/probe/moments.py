@@ -1,7 +1,7 @@
 """Means, scales and Gram matrices of many sets of rows at once, in one pass over blocks.
 
-All sums are in float64 and about a provisional mean, so that taking n mean^2 from a sum of squares does not cancel where
-features lie far from 0 (Chan, Golub and LeVeque 1983).
+All sums are in float64 and about a provisional mean, so that taking n mean^2 from a sum of squares does not cancel
+where features lie far from 0 (Chan, Golub and LeVeque 1983).
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class Scalers:
 class Moments:
     """What ridge regression needs to know of n rows X (n, D) and their targets Y (n, k), in float64.
 
-    About `shift` (D,), with Z = X - shift: `total` (D,) = sum of Z, `gram` (D, D) = Z'Z, `cross` (D, k) = Z'Y; `targets`
-    (k,) = sum of Y. Moments of disjoint sets of rows about one shift add up, and parts can be taken away again.
+    About `shift` (D,), with Z = X - shift: `total` (D,) = sum of Z, `gram` (D, D) = Z'Z, `cross` (D, k) = Z'Y;
+    `targets` (k,) = sum of Y. Moments of disjoint sets of rows about one shift add up, and can be taken away again.
     """
 
     n: int
@@ -53,7 +53,8 @@ class Moments:
         return self._joined(other, -1)
 
     def _joined(self, other: "Moments", sign: int) -> "Moments":
-        assert self.shift is other.shift, "moments about different shifts do not add up"
+        if self.shift is not other.shift:
+            raise ValueError("moments about different shifts do not add up")
         return Moments(
             self.n + sign * other.n,
             self.shift,
@@ -101,7 +102,7 @@ def provisional_mean(rows: Rows) -> np.ndarray:
 
 
 def part_moments(rows: Rows, Y: np.ndarray, parts: np.ndarray, n_parts: int) -> list[Moments]:
-    """Return the moments of each part in one pass: Y (n, k), parts (n,) codes 0..n_parts-1, or -1 for rows to leave out.
+    """Return the moments of each part in one pass: Y (n, k), parts (n,) codes, or -1 for rows to leave out.
 
     The targets may be of any type of numbers (int8 is enough for +-1).
     """
@@ -134,7 +135,8 @@ def scalers(rows: Rows, masks: np.ndarray, transform: str) -> Scalers:
     Only for transforms that treat features one by one: `pcaw` mixes them, and has a Whitener instead.
     """
     asked = transform_named(transform)
-    assert not asked.whitened, "whitening is no scale"
+    if asked.whitened:
+        raise ValueError("whitening is no scale of single features")
     mean, std = mean_std(rows, masks)
     return Scalers(mean, scale_of(std) if asked.scaled else np.ones_like(std))
 

@@ -82,7 +82,7 @@ def test_maps_are_refused(features):
 
 
 def test_an_unknown_transform_is_refused_before_anything_is_read(features):
-    with pytest.raises(FitError, match="no transform 'st'.*nearest: 'std'"):
+    with pytest.raises(FitError, match=r"no transform 'st'.*nearest: 'std'"):
         stored_rows(features, ("a",), "st", np.arange(3))
 
 

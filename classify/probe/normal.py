@@ -1,0 +1,184 @@
+"""The normal equations of ridge regression, on the smaller side: (D, D) between features, or (n, n) between rows.
+
+Both sides have the same nonzero eigenvalues, and from either the coefficients of all penalties follow at once: with
+G = V diag(w) V', (G + lam I)^-1 = V diag(1 / (w + lam)) V'.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from classify.probe.memory import check_gram
+from classify.probe.moments import Moments, mean_std, part_moments, sum_of
+from classify.probe.rows import Rows, subset
+from classify.probe.transforms import kept_directions, scale_of, transform_named, whitened_dims
+
+MATRICES = 4
+"""Of the size of the Gram matrix that are held at a time, besides those of folds: it, its eigenvectors, work space."""
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Ridge regression on n training rows: (gram + lam I) a = right, and the coefficients are `lift(a)`.
+
+    mean, scale (D,) standardise the features; targets (k,) is the mean of the targets. On the side of the features,
+    gram (D, D) and right (D, k) are products of features with features and targets. On the side of the rows, gram
+    (n, n) is their kernel, right (n, k) the centred targets, and `rows` the training rows. `present` (k,) tells which
+    classes have a training row: no other may win.
+    """
+
+    n: int
+    mean: np.ndarray
+    scale: np.ndarray
+    targets: np.ndarray
+    present: np.ndarray
+    gram: np.ndarray
+    right: np.ndarray
+    rows: Rows | None = None
+
+    @property
+    def intercept(self) -> np.ndarray:
+        """The mean of the targets, -inf for classes without a training row: (k,)."""
+        return np.where(self.present, self.targets, -np.inf)
+
+    def lift(self, a: np.ndarray) -> np.ndarray:
+        """Return the coefficients of solutions, for features less their mean but not scaled: (r, m) -> (D, m)."""
+        if self.rows is None:
+            return a / self.scale[:, None]
+        lifted = np.zeros((len(self.mean), a.shape[1]))
+        for at, block in self.rows.blocks():
+            lifted += standardised(block, self.mean, self.scale).T @ a[at]
+        return lifted / self.scale[:, None]
+
+
+def standardised(X: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return (X - mean) / scale in float64: (m, D); features of scale inf become 0."""
+    Z = X - mean
+    Z *= 1 / scale
+    return Z
+
+
+def on_smaller_side(rows: Rows, Y: np.ndarray, transform: str) -> Normal:
+    """Set up ridge regression of Y (n, k) on all rows, in one pass over them on the side of the features."""
+    n, dims = rows.shape
+    check_gram(n, dims, MATRICES)
+    if n < dims:
+        return between_rows(rows, Y, transform)
+    return between_features(part_moments(rows, Y, np.zeros(n, np.int64), 1)[0], transform)
+
+
+def of_folds(rows: Rows, Y: np.ndarray, folds: Folds, transform: str) -> Iterator[Normal]:
+    """Set up ridge regression on the training rows of each fold, all on the side that is smaller for most."""
+    smallest = min(len(train) for train, _ in folds)
+    check_gram(max(len(train) for train, _ in folds), rows.shape[1], MATRICES + len(folds))
+    if smallest < rows.shape[1]:
+        for train, _ in folds:
+            yield between_rows(subset(rows, train), Y[train], transform)
+        return
+    for moments in _fold_moments(rows, Y, folds):
+        yield between_features(moments, transform)
+
+
+def between_features(moments: Moments, transform: str) -> Normal:
+    """Set up the normal equations between features, from the moments of the training rows."""
+    std = moments.std()
+    scale = scale_of(std) if transform_named(transform).scaled else np.ones_like(std)
+    gram = moments.centred_gram()
+    gram /= scale
+    gram /= scale[:, None]
+    right = moments.centred_cross() / scale[:, None]
+    return Normal(moments.n, moments.mean, scale, moments.intercept, _present(moments), gram, right)
+
+
+def between_rows(rows: Rows, Y: np.ndarray, transform: str) -> Normal:
+    """Set up the normal equations between training rows, by their kernel."""
+    n = rows.shape[0]
+    mean, std = (each[0] for each in mean_std(rows, np.ones((1, n), bool)))
+    scale = scale_of(std) if transform_named(transform).scaled else np.ones_like(std)
+    targets = Y.mean(axis=0, dtype=np.float64)
+    present = np.asarray((Y > 0).any(axis=0))
+    return Normal(n, mean, scale, targets, present, kernel(rows, mean, scale), Y - targets, rows)
+
+
+def kernel(rows: Rows, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Multiply all standardised rows with each other: (n, n) float64, two blocks in memory at a time."""
+    n = rows.shape[0]
+    products = np.empty((n, n))
+    for at, block in rows.blocks():
+        Z = standardised(block, mean, scale)
+        products[at, at] = Z @ Z.T
+        for to, other in rows.blocks():
+            if to.start >= at.start:
+                break
+            products[at, to] = Z @ standardised(other, mean, scale).T
+            products[to, at] = products[at, to].T
+    return products
+
+
+def spectrum(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decompose a Gram matrix: eigenvalues (r,) ascending, and eigenvectors as columns (r, r).
+
+    Eigenvalues that are rounding are set to 0: divided by a small penalty they would not be small.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    rounding = len(values) * np.finfo(float).eps * max(values[-1], 0.0)
+    return np.where(values > rounding, values, 0.0), vectors
+
+
+def shrinkage(values: np.ndarray, lams: np.ndarray, transform: str, shape: tuple[int, int]) -> np.ndarray:
+    """Return what each direction of G is multiplied with in place of 1 / w: (r,), (L,) -> (r, L).
+
+    1 / (w + lam), as in (G + lam I)^-1. After whitening to unit variance all directions that are kept have n in place
+    of w: n / (w (n + lam)). `shape` (n, D) is that of the training rows.
+    """
+    if not transform_named(transform).whitened:
+        return 1 / (values[:, None] + lams)
+    n, factors = shape[0], np.zeros((len(values), len(lams)))
+    kept = kept_directions(values, whitened_dims(*shape))
+    factors[kept] = n / (values[kept, None] * (n + lams))
+    return factors
+
+
+def coefficients(normal: Normal, lams: np.ndarray, transform: str) -> np.ndarray:
+    """Fit all penalties by one decomposition: (D, L, k), for features less their mean."""
+    values, vectors = spectrum(normal.gram)
+    factors = shrinkage(values, lams, transform, (normal.n, len(normal.mean)))
+    turned = vectors.T @ normal.right
+    stacked = (factors[:, :, None] * turned[:, None, :]).reshape(len(values), -1)
+    return normal.lift(vectors @ stacked).reshape(len(normal.mean), len(lams), -1)
+
+
+def _present(moments: Moments) -> np.ndarray:
+    """Tell which targets are +1 anywhere, those of the others being -1: (k,) bool."""
+    return moments.targets + moments.n > 0.5
+
+
+def _fold_moments(rows: Rows, Y: np.ndarray, folds: Folds) -> Iterator[Moments]:
+    """Yield the moments of the training rows of each fold: those of all rows less those that the fold leaves out."""
+    parts, member = fold_parts(folds, rows.shape[0])
+    if member.shape[1] > len(folds) + 1:  # folds that overlap in many ways: their parts would be more than they are
+        for train, _ in folds:
+            inside = np.full(rows.shape[0], -1)
+            inside[train] = 0
+            yield part_moments(rows, Y, inside, 1)[0]
+        return
+    found = part_moments(rows, Y, parts, member.shape[1])
+    whole = sum_of(found)
+    for inside in member:
+        left_out = [part for part, is_in in zip(found, inside, strict=True) if not is_in]
+        yield whole - sum_of(left_out) if left_out else whole
+
+
+def fold_parts(folds: Folds, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part the rows by the folds that train on them: -> part of each row (n,), -1 for none; (n_folds, n_parts) bool."""
+    inside = np.zeros((n, len(folds)), bool)
+    for number, (train, _) in enumerate(folds):
+        inside[train, number] = True
+    kinds, parts = np.unique(inside, axis=0, return_inverse=True)
+    parts = parts.reshape(-1)
+    if not kinds[0].any():  # sorted, so that rows in no fold come first
+        kinds, parts = kinds[1:], parts - 1
+    return parts, kinds.T

@@ -1,0 +1,138 @@
+"""Ridge classifiers: a whole path of penalties judged on rows that no fit saw, and the fit of one penalty.
+
+Targets are +1 for a row's class and -1 for the others, as in sklearn's RidgeClassifier, whose alpha is `lam` here.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solve
+
+from classify.probe.linear import Linear
+from classify.probe.loo import loo_path
+from classify.probe.normal import Folds, Normal, coefficients, of_folds, on_smaller_side
+from classify.probe.path import RidgePath, Scored, penalties, tiles, walk
+from classify.probe.rows import Rows, in_memory
+from classify.probe.transforms import transform_named
+
+SMALL_GROUP = 32
+"""Rows of the largest group up to which groups are left out exactly, each by a small system of equations."""
+
+COEF_BYTES = 1 << 30
+"""Of the coefficients of several folds, tested in one pass over the rows."""
+
+__all__ = ["RidgePath", "fit_ridge", "fold_path", "loo_path", "penalties", "scan", "targets"]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """The heads of one fold: mean (D,), coef (D, L, k) for features less their mean, intercept (k,)."""
+
+    mean: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
+
+
+def targets(y: np.ndarray, n_classes: int) -> np.ndarray:
+    """Turn codes (n,) into targets of ridge: +1 for the class, -1 for the others, (n, k) int8."""
+    return np.where(y[:, None] == np.arange(n_classes), np.int8(1), np.int8(-1))
+
+
+def scan(rows: Rows, Y: np.ndarray, folds: Folds, groups: np.ndarray | None, transform: str) -> RidgePath:
+    """Judge all default penalties on rows left out in the cheapest way that is exact; `kind` of the path says which.
+
+    One by one without groups; group by group where the largest has at most SMALL_GROUP rows; else by the given folds:
+    also for whitening, which must not see the rows left out, and for rows that are streamed.
+    """
+    if why := _why_folds(rows, groups, transform):
+        path = fold_path(rows, Y, folds, None, transform)
+        return replace(path, kind=f"{path.kind}: {why}")
+    return loo_path(rows, Y, transform, groups=groups)
+
+
+def _why_folds(rows: Rows, groups: np.ndarray | None, transform: str) -> str:
+    """Say why single rows or groups are not left out by themselves, or ""."""
+    if transform_named(transform).whitened:
+        return "whitening is fitted anew without the rows left out"
+    if not in_memory(rows):
+        return "the rows are streamed"
+    if groups is not None and (largest := int(np.bincount(groups).max())) > SMALL_GROUP:
+        return f"the largest group has {largest:,} rows"
+    return ""
+
+
+def fold_path(rows: Rows, Y: np.ndarray, folds: Folds, alphas: np.ndarray | None, transform: str) -> RidgePath:
+    """Leave out fold by fold under all penalties: one decomposition per fold, the transform fitted anew in each.
+
+    Equal to `Pipeline(make_steps(transform), RidgeClassifier(alpha))` on these folds. Y (n, k) +-1; alphas (L,) or the
+    default grid. A row may be in the test part of one fold at most.
+    """
+    started = time.perf_counter()
+    lams = penalties(rows, transform) if alphas is None else np.asarray(alphas, float)
+    return walk(
+        lambda some: _fold_scores(rows, Y, folds, some, transform), lams, Y.shape, f"{len(folds)} folds", started
+    )
+
+
+def _fold_scores(rows: Rows, Y: np.ndarray, folds: Folds, lams: np.ndarray, transform: str) -> Iterator[Scored]:
+    tested = _tested_by(folds, rows.shape[0])
+    waiting: dict[int, Heads] = {}
+    for number, normal in enumerate(of_folds(rows, Y, folds, transform)):
+        waiting[number] = Heads(normal.mean, coefficients(normal, lams, transform), normal.intercept)
+        del normal
+        if sum(heads.coef.nbytes for heads in waiting.values()) * (1 + 1 / len(waiting)) > COEF_BYTES:
+            yield from _tested(rows, tested, waiting)
+            waiting = {}
+    if waiting:
+        yield from _tested(rows, tested, waiting)
+
+
+def _tested_by(folds: Folds, n: int) -> np.ndarray:
+    """Return the number of the fold that tests each row: (n,), -1 for none."""
+    tested = np.full(n, -1)
+    for number, (_, test) in enumerate(folds):
+        if (tested[test] >= 0).any():
+            raise ValueError("a row is tested by two folds")
+        tested[test] = number
+    return tested
+
+
+def _tested(rows: Rows, tested: np.ndarray, folds: dict[int, Heads]) -> Iterator[Scored]:
+    """Score the test rows of some folds in one pass over all rows."""
+    for at, block in rows.blocks():
+        for number, heads in folds.items():
+            here = np.flatnonzero(tested[at] == number)
+            if len(here):
+                yield from _scored(block[here], here + at.start, heads)
+
+
+def _scored(X: np.ndarray, at: np.ndarray, heads: Heads) -> Iterator[Scored]:
+    _, n_lams, k = heads.coef.shape
+    Z = X - heads.mean
+    for part, which in tiles(len(at), n_lams, k):
+        scores = np.tensordot(Z[part], heads.coef[:, which], axes=1)
+        yield at[part], which, scores + heads.intercept
+
+
+def fit_ridge(rows: Rows, Y: np.ndarray, alpha: float, transform: str) -> Linear:
+    """Fit one penalty on all rows, streamed if need be: the coefficients of sklearn's Ridge on targets Y (n, k)."""
+    normal = on_smaller_side(rows, Y, transform)
+    coef = _whitened(normal, alpha, transform) if transform_named(transform).whitened else _solved(normal, alpha)
+    return Linear.of(normal.mean, normal.scale, coef * _divisor(normal), normal.intercept)
+
+
+def _whitened(normal: Normal, alpha: float, transform: str) -> np.ndarray:
+    return coefficients(normal, np.array([alpha]), transform)[:, 0].T
+
+
+def _solved(normal: Normal, alpha: float) -> np.ndarray:
+    """Solve for one penalty, which takes a tenth of the time of a decomposition: (k, D)."""
+    penalised = normal.gram + alpha * np.eye(len(normal.gram))
+    return normal.lift(solve(penalised, normal.right, assume_a="pos", overwrite_a=True)).T
+
+
+def _divisor(normal: Normal) -> np.ndarray:
+    """Return what turns coefficients of centred features into those of standardised ones: (D,), 0 for the dropped."""
+    return np.where(np.isfinite(normal.scale), normal.scale, 0.0)
