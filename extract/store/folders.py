@@ -18,6 +18,9 @@ from extract.store.shards import Shard, read_shard, shards_in
 KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 LOCK = re.compile(rf"\.([0-9a-f]{{{KEY_DIGITS}}})\.lock")
 GOLDEN = "golden.h5"
+FITS, FIT = "fits", ".fit"
+"""The folder of what fits have worked out of a feature set, and how its files end."""
+
 TAG = "CACHEDIR.TAG"
 CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
 """The tag of a cache: by the first line backup programs know any cache, by the second one we know ours."""
@@ -52,16 +55,20 @@ class SetFolder:
     @property
     def linked(self) -> bool:
         """Whether a symbolic link leads to it, or on from it: to files that may not be the cache's."""
-        return any(folder.is_symlink() for folder in (self.path.parent, self.path, self.path / SHARDS))
+        return any(each.is_symlink() for each in (self.path.parent, self.path, self.path / SHARDS, self.path / FITS))
 
     def files(self) -> list[Path]:
         """List the files that make it up, in the order in which they can go: a reader asks for the index first."""
         named = (self.path / name for name in (GOLDEN, RECIPE, WEIGHTS))
         return [path for path in (self.index, *shards_in(self.path / SHARDS), *named) if is_regular(path)]
 
+    def fits(self) -> list[Path]:
+        """List what fits have kept here: nothing that an extraction needs, and none of it is ever trusted."""
+        return [path for path in sorted((self.path / FITS).glob(f"*{FIT}")) if is_regular(path)]
+
     def temporaries(self) -> list[Path]:
         """List what killed runs left behind."""
-        return [*temporaries_in(self.path), *temporaries_in(self.path / SHARDS)]
+        return [each for folder in ("", SHARDS, FITS) for each in temporaries_in(self.path / folder)]
 
     def shard(self, path: Path) -> Shard:
         """Read what a shard knows of its rows; raises StoreError where it is damaged or of another recipe."""

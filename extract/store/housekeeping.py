@@ -13,6 +13,7 @@ from extract.errors import StoreError, UnreadableError
 from extract.spec import NAME
 from extract.store import files, known
 from extract.store.folders import (
+    FITS,
     LOCK,
     SetFolder,
     check_cache,
@@ -76,7 +77,7 @@ class Sweep:
             if was_locked:
                 self.items.append(Item(folder.lock, LEFT_LOCK, 0, None, delete=True))  # letting go of it deletes it
             if self.delete:
-                _remove_empty(folder.path / SHARDS, folder.path)
+                _remove_empty(folder.path / SHARDS, folder.path / FITS, folder.path)
 
     def sweep_above(self, folder: Path, locks: str) -> None:
         """Take the temporaries right in a folder, unless somebody works below it: holds one of these `locks`."""
@@ -186,7 +187,7 @@ def choose_to_remove(features: Sequence[str], cache: Path, *, every: bool) -> li
 
 def size_of(folders: Sequence[SetFolder]) -> int:
     """Bytes of what `remove` would delete of feature sets."""
-    return sum(path.stat().st_size for folder in folders for path in (*folder.files(), *folder.temporaries()))
+    return sum(path.stat().st_size for folder in folders for path in _all_files(folder))
 
 
 def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
@@ -200,8 +201,8 @@ def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
                 raise StoreError(who, where=folder.name, remedy="Remove it when that is done; nothing is removed yet")
         n_bytes, left = 0, []
         for folder in folders:
-            n_bytes += _remove_files([*folder.files(), *folder.temporaries()])
-            _remove_empty(folder.path / SHARDS, folder.path)
+            n_bytes += _remove_files(_all_files(folder))
+            _remove_empty(folder.path / SHARDS, folder.path / FITS, folder.path)
             left += [path for path in sorted(folder.path.rglob("*")) if not path.is_dir()]
         emptied = [name for name in dict.fromkeys(f.path.parent for f in folders) if not _sets_in(name)]
         for name in emptied:
@@ -209,6 +210,11 @@ def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
     _remove_empty(*emptied)
     left += [path for name in emptied for path in sorted(name.glob("*"))]
     return {"removed": [folder.name for folder in folders], "bytes": n_bytes, "left": [str(path) for path in left]}
+
+
+def _all_files(folder: SetFolder) -> list[Path]:
+    """List all that is the cache's own in the folder of a feature set, in the order in which it can go."""
+    return [*folder.files(), *folder.fits(), *folder.temporaries()]
 
 
 def _remove_files(paths: Sequence[Path]) -> int:

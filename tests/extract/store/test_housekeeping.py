@@ -34,7 +34,9 @@ def needless(folder, tmp_path) -> dict[Path, str]:
     os.utime(unfinished, (NEW, NEW))
     foreign, words = put_shard(folder, [0], HALF), folder.path / "shards" / "words.h5"
     words.write_bytes(b"words")
-    temporaries = [at / ".tmp-x" for at in (tmp_path, tmp_path / "set", folder.path, folder.path / "shards")]
+    (folder.path / "fits").mkdir()
+    inside = (folder.path, folder.path / "shards", folder.path / "fits")
+    temporaries = [at / ".tmp-x" for at in (tmp_path, tmp_path / "set", *inside)]
     for path in (*temporaries, folder.lock):
         path.write_bytes(b"left")
     found = {unused: "unused", unfinished: "unfinished", foreign: "foreign", words: "foreign", folder.lock: "lock"}
@@ -85,6 +87,28 @@ def test_deleting_takes_what_is_needless_and_what_is_unfinished_only_if_asked(fo
     assert {path for path in needless if not path.exists()} == gone
     assert found["bytes"] == sum(sizes.get(path, 0) for path in gone)
     assert (FeatureSet(folder.index).check().read("penultimate") == expected).all()
+
+
+def test_what_fits_have_kept_stays_and_goes_with_its_feature_set(folder, tmp_path):
+    fits = folder.path / "fits"
+    fits.mkdir()
+    (fits / "0.fit").write_bytes(b"kept")
+    collect_garbage([], tmp_path, delete=True, unfinished=True)
+    assert (fits / "0.fit").exists()
+    before = size_of([folder])
+    (fits / "1.fit").write_bytes(b"more")
+    assert size_of([folder]) == before + 4
+    assert removed(["set"], tmp_path)["left"] == []
+    assert not (tmp_path / "set").exists()
+
+
+def test_nothing_is_deleted_through_a_link_to_fits(folder, tmp_path, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "0.fit").write_bytes(b"mine")
+    (folder.path / "fits").symlink_to(elsewhere)
+    with pytest.raises(StoreError, match="a symbolic link leads to other folders"):
+        choose_to_remove(["set"], tmp_path, every=False)
+    assert (elsewhere / "0.fit").exists()
 
 
 def test_without_an_index_all_rows_wait_for_the_next_extraction(folder, tmp_path):
