@@ -29,19 +29,23 @@ class Resamples:
     grouped: bool
 
 
-def group_codes(groups: Sequence[str], contents: Sequence[bytes]) -> np.ndarray | None:
-    """Number what belongs together: images of one group ("" for none), and images of equal content, in chains.
+def group_codes(groups: Sequence[str], contents: Sequence[bytes], near: np.ndarray | None = None) -> np.ndarray | None:
+    """Number what belongs together: images of one group ("" for none), of equal content, or near-duplicates, in chains.
 
-    `contents` are digests; one of zeros stands for bytes that are not known. (n,), (n,) -> (n,) int64, or None where
-    every image stands alone.
+    `contents` are digests; one of zeros stands for bytes that are not known. `near` has one number for the
+    near-duplicates of each other. (n,), (n,), (n,) -> (n,) int64, or None where every image stands alone.
     """
-    by_group = _numbered([group or at for at, group in enumerate(groups)])
-    by_content = _numbered([content if any(content) else at for at, content in enumerate(contents)])
-    n = len(by_group)
-    if not any(groups) and len(set(by_content)) == n:
+    n = len(groups)
+    columns = [
+        _numbered([group or at for at, group in enumerate(groups)]),
+        _numbered([content if any(content) else at for at, content in enumerate(contents)]),
+        np.arange(n) if near is None else np.unique(near, return_inverse=True)[1],
+    ]
+    if not any(groups) and all(len(np.unique(column)) == n for column in columns):
         return None
-    edges = csr_array((np.ones(n, dtype=np.int8), (by_group, by_content + n)), shape=(2 * n, 2 * n))
-    return connected_components(edges, directed=False)[1][by_group].astype(np.int64)
+    rows, keys = np.tile(np.arange(n), 3), np.concatenate([column + n * at for at, column in enumerate(columns, 1)])
+    edges = csr_array((np.ones(3 * n, dtype=np.int8), (rows, keys)), shape=(4 * n, 4 * n))
+    return connected_components(edges, directed=False)[1][:n].astype(np.int64)
 
 
 def _numbered(keys: Sequence[Hashable]) -> np.ndarray:
@@ -81,6 +85,17 @@ def evaluate(
     if losses is not None:
         found["log_loss"] = _interval(float(losses.mean()), _drawn_mean(losses, resamples))
     return found
+
+
+def values_of(y: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure many predictions of the same rows, without intervals: y (n,), codes (m, n) -> {metric: (m,)}."""
+    n_labels = int(max(y.max(), predicted.max(initial=0))) + 1
+    support = np.bincount(y, minlength=n_labels)
+    counted = [
+        np.concatenate([support, *(np.bincount(each, minlength=n_labels) for each in (codes, y[codes == y]))])
+        for codes in predicted
+    ]
+    return _from_tallies(np.stack(counted, axis=1))
 
 
 def _tallies(y: np.ndarray, predicted: np.ndarray) -> csr_array:

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classify.dataset import Part, make_folds, read_dataset
-from extract.errors import FitError
+from classify.dataset import read_dataset
+from classify.folds import Part, make_folds
+from extract.errors import FitError, OptionError
 
 
 def test_codes_follow_the_names_and_not_the_order_they_were_stored_in(make_features):
@@ -94,6 +95,30 @@ def test_equal_images_never_cross_the_hold_out_nor_the_folds(make_features):
         assert not data.warnings
         for train, test in make_folds(data.train, 5, 0)[0]:
             assert not set(data.train.rows[train] % 60) & set(data.train.rows[test] % 60)
+
+
+def test_near_duplicates_never_cross_the_hold_out_nor_the_folds(make_features):
+    features = make_features(np.arange(60) % 2, ["a", "b"])
+    near = np.arange(60) + 100
+    near[[3, 17, 44]] = 7
+    data = read_dataset(features, near=near)
+    sides = [np.isin([3, 17, 44], part.rows).sum() for part in (data.train, data.test)]
+    assert sorted(sides) == [0, 3]
+    assert data.n_named_groups == 0
+
+
+def test_a_pattern_finds_groups_in_the_names_of_the_images(make_features):
+    ids = [f"{row % 2}_{'jackson' if row < 20 else 'theo'}_{row}.png" for row in range(40)]
+    features = make_features(np.arange(40) % 2, ["0", "1"], ids=ids)
+    data = read_dataset(features, group="_([a-z]+)_")
+    assert data.n_named_groups == 2
+    assert len({ids[row].split("_")[1] for row in data.test.rows}) == 1
+    # Judged without the groups, only twins stay together.
+    assert data.train.twins is None
+    with pytest.raises(FitError, match="matches no image"):
+        read_dataset(features, group="nobody")
+    with pytest.raises(OptionError, match="no pattern"):
+        read_dataset(features, group="(")
 
 
 def test_test_images_that_were_trained_on_are_counted(make_features):

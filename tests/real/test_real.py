@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from benchmarks.real import NETWORKS, SETS, TOLERANCE, data_folder, first_of_each, unpack, write_manifest
-from classify.dataset import make_folds, read_dataset
+from classify.dataset import read_dataset
 from classify.fit import FitSpec, fit
+from classify.folds import make_folds
 from classify.predict import PredictSpec, predict
 from extract.progress import Silent
 from extract.run import extract
