@@ -1,0 +1,20 @@
+"""Pictures as SVG text, for the report and as files of their own; no colour is the only sign of anything."""
+
+from classify.plots.curve import Curve, Size, curve_plot
+from classify.plots.dots import Point, dot_plot
+from classify.plots.svg import STYLE, clip, printable
+from classify.plots.trust import Bin, coverage_plot, reliability_plot
+
+__all__ = [
+    "STYLE",
+    "Bin",
+    "Curve",
+    "Point",
+    "Size",
+    "clip",
+    "coverage_plot",
+    "curve_plot",
+    "dot_plot",
+    "printable",
+    "reliability_plot",
+]

@@ -1,0 +1,91 @@
+"""Layer by layer: what each tap is good for, as a plot and as a table."""
+
+from typing import Any
+
+from classify.plots import Point, clip, dot_plot
+from classify.report.evidence import Evidence, Metrics, Row, Section, dig, is_measure
+from classify.report.text import (
+    beside,
+    folded,
+    interval,
+    layers,
+    measure_name,
+    number,
+    params,
+    printable,
+    table,
+    transform,
+)
+
+FALLBACK = "accuracy"
+
+
+def tap_plot(metrics: Metrics) -> str:
+    """Draw what each layer is good for: its best score out of fold, shallow to deep, as an SVG document."""
+    name = _measure(metrics)
+    points = [
+        Point(_tap(row), found["value"], found["low"], found["high"], is_chosen(row, metrics))
+        for row in _shown(metrics)
+        if is_measure(found := row.get(name))
+    ]
+    features = str(metrics.get("features")).partition("/")[0]
+    return dot_plot(points, f"{clip(features, 24)}: {measure_name(name)} layer by layer")
+
+
+def _shown(metrics: Metrics) -> list[Row]:
+    """Return the best of each tap, and after them the winner where it is on several taps side by side."""
+    rows = [*(metrics.get("per_layer") or [])]
+    if any(is_chosen(row, metrics) for row in rows):
+        return rows
+    return rows + [row for row in metrics.get("search") or [] if is_winner(row, metrics)][:1]
+
+
+def _measure(metrics: Metrics) -> str:
+    """Name what the taps are compared by: what the search maximised, or accuracy."""
+    rows = metrics.get("per_layer") or []
+    asked = metrics.get("metric") or FALLBACK
+    return asked if any(is_measure(row.get(asked)) for row in rows) else FALLBACK
+
+
+def _tap(row: Row) -> str:
+    return " + ".join(map(str, row.get("layers") or [row.get("layer")]))
+
+
+def is_chosen(row: Row, metrics: Metrics) -> bool:
+    """Say whether a row is on the tap or taps that were chosen."""
+    return [*(row.get("layers") or [row.get("layer")])] == [*(metrics.get("layers") or [])]
+
+
+def is_winner(row: Row, metrics: Metrics) -> bool:
+    """Say whether a row is the configuration that was chosen."""
+    same = all(row.get(key) == metrics.get(key) for key in ("head", "params", "transform"))
+    return same and is_chosen(row, metrics)
+
+
+def section(evidence: Evidence) -> Section | None:
+    """Show the taps from shallow to deep."""
+    m = evidence.metrics
+    if not m.get("per_layer"):
+        return None
+    name = _measure(m)
+    words = (
+        f"<p>Shallow to deep, each with its best setting, by {_folds(m.get('folds'))} on the training images. "
+        f"★ marks what was chosen.</p>"
+        f"<p>{_rule(evidence)}</p>"
+        '<p class="soft">The best of several is a little too good: believe the test.</p>'
+    )
+    rows = [
+        (layers(row), number(row.get("dims")), transform(row), params(row.get("params")), interval(row.get(name)))
+        for row in _shown(m)
+    ]
+    head = ("layer", "numbers per image", "features", "best setting", f"{measure_name(name)} (95 % interval)")
+    return Section("layers", "Layer by layer", beside(tap_plot(m), words) + folded("as a table", table(head, rows)))
+
+
+def _folds(n: Any) -> str:
+    return f"{n}-fold cross-validation" if isinstance(n, int) else "cross-validation"
+
+
+def _rule(evidence: Evidence) -> str:
+    rule = dig(evidence.get("selection"), "rule")
+    return f"How it was chosen: {printable(str(rule))}." if rule else ""
