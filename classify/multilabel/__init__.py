@@ -1,0 +1,1 @@
+"""Several labels an image: label sets, their split, metrics, thresholds, and a classifier for each class."""
