@@ -1,4 +1,11 @@
-"""Scores -> probabilities that mean what they say: one temperature, fitted on rows the head has not seen."""
+"""Scores -> probabilities that mean what they say: one temperature, fitted on rows the head has not seen.
+
+Everything here is about scores out of fold, or of test rows. On the rows that a head was fitted on, nearly every answer
+is right and sure: a temperature found there would be near the lowest allowed.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -8,6 +15,18 @@ LOWEST, HIGHEST = 0.05, 20.0
 
 SMALLEST = float(np.finfo(np.float64).eps)
 """What a probability of 0 costs in the log-loss: as in sklearn, so that one sure error is dear and not infinite."""
+
+N_BINS = 15
+"""Bins of equal mass, as usual since Guo et al. 2017 (theirs were of equal width)."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows of about the same confidence: its mean, how many of them were right, and how many they are."""
+
+    confidence: float
+    accuracy: float
+    count: int
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -44,3 +63,61 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
 def at_bound(temperature: float) -> bool:
     """Say whether the best temperature lies at, and so perhaps beyond, what is allowed."""
     return not LOWEST * 1.001 < temperature < HIGHEST * 0.999
+
+
+def brier(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Mean squared distance to the truth, summed over the classes (Brier 1950): (n, C), (n,) codes -> 0..2.
+
+    Of a label that is no class, every class is wrong.
+    """
+    truth = y[:, None] == np.arange(probabilities.shape[1])
+    unseen = y >= probabilities.shape[1]
+    return float((((probabilities - truth) ** 2).sum(axis=1) + unseen).mean())
+
+
+def reliability(confidence: np.ndarray, hit: np.ndarray, n_bins: int = N_BINS) -> list[Bin]:
+    """Sort rows by confidence (n,) and cut them into bins of equal mass: hit (n,) bool -> bins, least sure first."""
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, min(n_bins, len(order)))
+    return [Bin(float(confidence[at].mean()), float(hit[at].mean()), len(at)) for at in parts]
+
+
+def _gap(bins: list[Bin]) -> float:
+    """Mean distance of confidence and accuracy over the rows of the bins: 0..1."""
+    return sum(each.count * abs(each.confidence - each.accuracy) for each in bins) / sum(each.count for each in bins)
+
+
+def top_label(probabilities: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each row how sure the answer is and whether it is right: (n, C), (n,) -> (n,) float, (n,) bool."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+
+
+def ece(probabilities: np.ndarray, y: np.ndarray, n_bins: int = N_BINS) -> float:
+    """Expected calibration error of the answers, over bins of equal mass: (n, C), (n,) codes -> 0..1."""
+    return _gap(reliability(*top_label(probabilities, y), n_bins))
+
+
+def classwise_ece(probabilities: np.ndarray, y: np.ndarray, n_bins: int = N_BINS) -> float:
+    """Calibration error of every class's probability, averaged over the classes: (n, C), (n,) codes -> 0..1.
+
+    Kull et al. 2019, section 2; the top label alone may be calibrated while classes make up for each other.
+    """
+    columns = enumerate(probabilities.T)
+    return float(np.mean([_gap(reliability(column, y == code, n_bins)) for code, column in columns]))
+
+
+MEASURES = {"ece": ece, "classwise_ece": classwise_ece, "brier": brier}
+
+
+def calibration(probabilities: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Measure probabilities of rows the head has not seen: (n, C), (n,) codes -> each measure, the bins of the plot."""
+    bins = reliability(*top_label(probabilities, y))
+    found: dict[str, Any] = {"nll": float(losses(probabilities, y).mean())}
+    found |= {name: measure(probabilities, y) for name, measure in MEASURES.items()}
+    return found | {"reliability": [asdict(each) for each in bins]}
+
+
+def before_and_after(scores: np.ndarray, y: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Measure what the temperature did: out-of-fold or test scores (n, C) -> {measure}_before and {measure}_after."""
+    sides = {"before": calibration(softmax(scores), y), "after": calibration(softmax(scores / temperature), y)}
+    return {f"{name}_{side}": value for side, found in sides.items() for name, value in found.items()}

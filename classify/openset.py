@@ -1,0 +1,105 @@
+"""Images unlike anything seen: the distance to the k-th nearest training row, held against that of training rows."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import rankdata
+
+from classify.scoring import nearness, unit
+from extract.errors import FitError
+
+MAX_ROWS, MAX_BYTES = 20_000, 64 << 20
+"""Of the reference rows in a bundle, as float16: they travel with it, and each prediction compares with all of them."""
+MAX_QUERIES = 5000
+"""Reference rows whose distances give the threshold: at the 95 % quantile of so many, 5 % are known to 0.3 %."""
+QUANTILE = 0.95
+FEWEST_NEIGHBOURS = 10
+BLOCK_ROWS = 256
+SMALLEST = 1e-3
+"""The lowest threshold, where training rows are equal: below it distances are rounding of float16 rows."""
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """Reference `rows` (N, D) float16 of length 1, drawn from `n_seen` training rows.
+
+    A row whose `k`-th nearest of them is farther than `threshold` is unlike anything seen; so were 1 - `quantile` of
+    the training rows, each held against the rows outside its own group.
+    """
+
+    rows: np.ndarray
+    k: int
+    threshold: float
+    quantile: float
+    n_seen: int
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        return self.rows.astype(np.float32)
+
+    def distances(self, X: np.ndarray) -> np.ndarray:
+        """Return the distance of each row, scaled to length 1, to its k-th nearest: (n, D) -> (n,) float64, 0..2."""
+        return _kth(self._reference, X, self.k)
+
+    def novelty(self, X: np.ndarray) -> np.ndarray:
+        """Return distances over the threshold: (n, D) -> (n,); above 1 is unlike anything seen."""
+        return self.distances(X) / self.threshold
+
+    def as_dict(self) -> dict[str, float]:
+        """Return what metrics.json and bundles keep beside the rows."""
+        said = {"k": self.k, "quantile": self.quantile, "threshold": self.threshold}
+        return {**said, "n_reference": len(self.rows), "n_seen": self.n_seen}
+
+
+def draw_reference(n: int, width: int, seed: int) -> np.ndarray:
+    """Draw the training rows that a bundle keeps: of n rows of `width` columns -> row numbers, sorted."""
+    most = min(n, MAX_ROWS, max(1, MAX_BYTES // (2 * width)))
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+
+
+def fit_open_set(X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, n_seen: int, seed: int = 0) -> OpenSet:
+    """Find k and the threshold on reference rows X (N, D), y (N,) codes, groups (N,) codes or None.
+
+    k is the root of the number of rows per class, 10 or more (Sun et al. 2022 take k by the size of the data), and
+    never more than there are rows outside the largest group. `X` are the joined rows of the chosen taps. Raises
+    FitError where all rows are of one group: then nothing says how far apart strangers are.
+    """
+    at = np.arange(len(X)) if groups is None else groups
+    others = len(at) - int(np.unique(at, return_counts=True)[1].max())
+    if not others:
+        raise FitError("all training images are of one group: no distance says what is unlike them")
+    per_class = len(y) / len(np.unique(y))
+    k = min(max(FEWEST_NEIGHBOURS, round(math.sqrt(per_class))), others)
+    rows = unit(X.astype(np.float32)).astype(np.float16)
+    asked = np.random.default_rng(seed).permutation(len(X))[:MAX_QUERIES]
+    distances = _kth(rows.astype(np.float32), X[asked], k, at, at[asked])
+    threshold = float(np.quantile(distances, QUANTILE, method="higher"))
+    return OpenSet(rows, k, max(threshold, SMALLEST), QUANTILE, n_seen)
+
+
+def _kth(
+    rows: np.ndarray, X: np.ndarray, k: int, groups: np.ndarray | None = None, own: np.ndarray | None = None
+) -> np.ndarray:
+    """Return distances to the k-th nearest of unit rows (N, D) float32, those of a row's own group left out.
+
+    X (n, D), groups (N,), own (n,) -> (n,). A row that is a reference itself has at least itself as its group.
+    """
+    found = np.empty(len(X))
+    for start in range(0, len(X), BLOCK_ROWS):
+        at = slice(start, start + BLOCK_ROWS)
+        squared = -2.0 * nearness(rows, X[at].astype(np.float32))
+        if groups is not None and own is not None:
+            squared[own[at][:, None] == groups] = np.inf
+        found[at] = np.partition(squared, k - 1, axis=1)[:, k - 1]
+    return np.sqrt(np.maximum(found, 0))
+
+
+def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
+    """Return how often something unknown is farther than something known: distances (n,), (m,) -> 0..1; ties are half.
+
+    The Mann-Whitney statistic over n m.
+    """
+    ranks = rankdata(np.concatenate([known, unknown]))[len(known) :]
+    return float((ranks.sum() - len(unknown) * (len(unknown) + 1) / 2) / (len(known) * len(unknown)))
