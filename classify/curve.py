@@ -9,6 +9,7 @@ import numpy as np
 
 from classify.evaluate import Z95, wilson
 from classify.folds import Folds, Part
+from classify.subsets import LEAVES, deal_folds, subsets
 from extract.errors import OptionError
 
 FitScore = Callable[[list[np.ndarray], np.ndarray], list[np.ndarray]]
@@ -16,8 +17,6 @@ FitScore = Callable[[list[np.ndarray], np.ndarray], list[np.ndarray]]
 
 REACH = 4
 """How far beyond the largest size the curve is believed: as far as its authors found it reliable."""
-LEAVES = (8, 4)
-"""Into how many disjoint parts the training rows are dealt: four sizes, or three where a class has too few rows."""
 ENOUGH_TESTED = 2000
 """Test rows beyond which no further fold is used: an error of 10 % is then known to 1.3 points."""
 V0 = 0.02e-4
@@ -70,28 +69,43 @@ class Curve:
 
 @dataclass(frozen=True)
 class Size:
-    """What one size gave: n images, the errors (folds, parts), and by which share of runs each row was named wrong."""
+    """What one size gave: n images, the errors (folds, parts), and the share of runs wrong on each row, weighted."""
 
     n: float
     errors: np.ndarray
     wrong: np.ndarray
 
 
-def learning_curve(fit_score: FitScore, part: Part, folds: Folds, seed: int) -> tuple[dict[str, Any] | None, list[str]]:
-    """Measure the error on fewer images and extrapolate: -> what metrics.json shows, or None, and why.
+def learning_curve(
+    fit_score: FitScore, part: Part, folds: Folds, seed: int, metric: str = "accuracy"
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Measure the error on fewer images and extrapolate: -> what metrics.json shows, or None, and notes.
 
+    The error is 1 - `metric`, accuracy or balanced accuracy; for any other metric the curve is that of accuracy.
     `fit_score` is called once per fold, with all subsets of its training rows: 1 + 2 + 4 (+ 8), disjoint within a
     size, nested between sizes, classes in proportion, groups whole. Folds are used until enough rows are tested.
     """
     used = _enough(folds)
-    dealt = _deal_folds(part, used, seed)
+    dealt = deal_folds(part, used, seed)
     if dealt is None:
         what = "images" if part.groups is None else "groups or unequal images"
         return None, [f"no learning curve: three sizes need {LEAVES[-1]} {what} of every class in every fold"]
-    sizes = _measure(fit_score, part, used, dealt)
+    said = [] if metric in WEIGHTS else [f"the learning curve is of accuracy: {metric} is no mean over images"]
+    metric = metric if metric in WEIGHTS else "accuracy"
     tested = np.concatenate([test for _, test in used])
-    groups = tested if part.groups is None else part.groups[tested]
-    return _describe(sizes, np.unique(groups, return_inverse=True)[1], len(used)), []
+    sizes = _measure(fit_score, part, used, dealt, WEIGHTS[metric](part.y, tested))
+    unit = np.unique(tested if part.groups is None else part.groups[tested], return_inverse=True)[1]
+    return {"metric": metric, "folds": len(used)} | _describe(sizes, unit), said
+
+
+def _as_rare(y: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Weigh rows so that every tested class counts alike, a row 1 on average: (n,) -> (n,)."""
+    counts = np.bincount(y[tested])
+    return len(tested) / (np.count_nonzero(counts) * np.maximum(counts, 1))[y]
+
+
+WEIGHTS = {"accuracy": lambda y, tested: np.ones(len(y)), "balanced_accuracy": _as_rare}
+"""What each row (n,) counts for, of the rows tested."""
 
 
 def _enough(folds: Folds) -> Folds:
@@ -99,59 +113,21 @@ def _enough(folds: Folds) -> Folds:
     return folds[: int(np.searchsorted(tested, ENOUGH_TESTED)) + 1]
 
 
-def _deal_folds(part: Part, folds: Folds, seed: int) -> list[np.ndarray] | None:
-    """Deal each fold's training rows into as many leaves as every class fills: -> leaf numbers (n_train,), or None."""
-    for n_leaves in LEAVES:
-        rng = np.random.default_rng(seed)
-        dealt = [_deal(part, train, n_leaves, rng) for train, _ in folds]
-        if all(_full(part.y[train], leaf, n_leaves) for (train, _), leaf in zip(folds, dealt, strict=True)):
-            return dealt
-    return None
-
-
-def _full(y: np.ndarray, leaf: np.ndarray, n_leaves: int) -> bool:
-    """Tell whether every leaf holds every class."""
-    return len(np.unique(y * n_leaves + leaf)) == n_leaves * len(np.unique(y))
-
-
-def _deal(part: Part, train: np.ndarray, n_leaves: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal rows, or whole groups, into leaves, class by class, the largest groups first and to and fro."""
-    unit = np.arange(len(train)) if part.groups is None else np.unique(part.groups[train], return_inverse=True)[1]
-    first, sizes = np.unique(unit, return_index=True)[1], np.bincount(unit)
-    classes = np.unique(part.y[train[first]], return_inverse=True)[1]
-    order = np.lexsort((rng.permutation(len(sizes)), -sizes, classes))
-    starts = np.cumsum(np.bincount(classes)) - np.bincount(classes)
-    lap, seat = np.divmod(np.arange(len(order)) - starts[classes[order]], n_leaves)
-    seat = np.where(lap % 2, n_leaves - 1 - seat, seat)
-    # Each class starts at another leaf, or the leftovers of all classes would gather in the first.
-    turned = rng.permuted(np.tile(np.arange(n_leaves), (len(starts), 1)), axis=1)
-    leaf = np.empty(len(order), dtype=np.int64)
-    leaf[order] = turned[classes[order], seat]
-    return leaf[unit]
-
-
-def subsets(train: np.ndarray, leaf: np.ndarray) -> list[list[np.ndarray]]:
-    """Join leaves to ever larger parts: rows (n,), leaves (n,) -> for each size, largest first, its disjoint parts."""
-    n_leaves, sizes, count = int(leaf.max()) + 1, [], 1
-    while count <= n_leaves:
-        sizes.append([train[leaf * count // n_leaves == at] for at in range(count)])
-        count *= 2
-    return sizes
-
-
-def _measure(fit_score: FitScore, part: Part, folds: Folds, dealt: Sequence[np.ndarray]) -> list[Size]:
+def _measure(
+    fit_score: FitScore, part: Part, folds: Folds, dealt: Sequence[np.ndarray], weights: np.ndarray
+) -> list[Size]:
     """Fit on every subset, and bring together what each size gave in all folds."""
     by_fold = []
     for (train, test), leaf in zip(folds, dealt, strict=True):
         sizes = subsets(train, leaf)
         predicted = iter(fit_score([rows for size in sizes for rows in size], test))
-        wrong = [np.stack([next(predicted) != part.y[test] for _ in size]) for size in sizes]
+        wrong = [np.stack([(next(predicted) != part.y[test]) * weights[test] for _ in size]) for size in sizes]
         by_fold.append([(len(train) / len(runs), runs) for runs in wrong])
     return [_joined(fold_runs) for fold_runs in zip(*by_fold, strict=True)]
 
 
 def _joined(found: Sequence[tuple[float, np.ndarray]]) -> Size:
-    """Join one size's folds: each n and wrong (parts, n_test) bool."""
+    """Join one size's folds: each n and wrong (parts, n_test), weighted."""
     n = float(np.mean([n for n, _ in found]))
     errors = np.array([runs.mean(axis=1) for _, runs in found])
     return Size(n, errors, np.concatenate([runs.mean(axis=0) for _, runs in found]))
@@ -182,7 +158,7 @@ def fit_curve(
     return float(a), float(eta), (M * (variances / runs)) @ M.T
 
 
-def _describe(sizes: list[Size], unit: np.ndarray, n_folds: int) -> dict[str, Any]:
+def _describe(sizes: list[Size], unit: np.ndarray) -> dict[str, Any]:
     """Fit the curve and say what it shows: sizes, largest first, and the unit of each tested row."""
     n, runs = np.array([size.n for size in sizes]), np.array([size.errors.shape[1] for size in sizes])
     variances = smooth_variances(n.tolist(), [size.errors for size in sizes])
@@ -193,7 +169,7 @@ def _describe(sizes: list[Size], unit: np.ndarray, n_folds: int) -> dict[str, An
         {"n": round(size.n), "error": _point(size, float(variance), unit), "runs": int(size.errors.size)}
         for size, variance in zip(sizes, variances, strict=True)
     ]
-    return {"points": points[::-1], "n_tested": len(unit), "folds": n_folds} | _extrapolate(curve, n[-1])
+    return {"points": points[::-1], "n_tested": len(unit)} | _extrapolate(curve, n[-1])
 
 
 def _clustered_sd(wrong: np.ndarray, unit: np.ndarray) -> float:

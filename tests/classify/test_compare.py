@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from classify import compare as module
-from classify.compare import compare, read_run
+from classify.compare import compare, read_run, reading, render_compare
 from classify.evaluate import draw_resamples, evaluate
 from classify.statistics import mcnemar, paired_rows
 from extract.errors import FitError, OptionError
+
+INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
 
 
 def write_run(folder, answers, out_of_fold=None, **known):
@@ -36,7 +38,7 @@ def write_run(folder, answers, out_of_fold=None, **known):
 def write_answers(path, answers):
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(module.FIELDS)
+        writer.writerow(reading.FIELDS)
         writer.writerows([id_, "test", label, predicted, 0.5] for id_, (label, predicted) in answers.items())
 
 
@@ -130,24 +132,30 @@ def test_a_run_is_found_by_name(tmp_path, monkeypatch):
 
 def test_a_run_is_not_compared_with_itself(tmp_path):
     run = write_run(tmp_path / "a", answers(10))
-    for runs in ([run], [run, run], []):
-        with pytest.raises(OptionError, match="two runs"):
+    (tmp_path / "again").symlink_to(run)
+    for runs in ([run], [run, tmp_path / "again"], []):
+        with pytest.raises(OptionError, match="two runs or more, each once"):
             compare(runs)
 
 
 def test_runs_measured_by_other_metrics_are_refused(tmp_path):
-    a = write_run(tmp_path / "a", answers(10))
-    b = write_run(tmp_path / "b", answers(10), test={"map": {"value": 0.5, "low": 0.4, "high": 0.6}})
-    with pytest.raises(FitError, match=r"no metric in the test of .*accuracy"):
+    b = write_run(tmp_path / "b", answers(10), test={"accuracy": INTERVAL})
+    a = write_run(tmp_path / "a", answers(10), metric="macro_f1")
+    with pytest.raises(FitError, match=r"no metric in the test of .*macro_f1"):
         compare([a, b])
+
+
+def test_a_metric_that_tables_of_answers_do_not_tell_gives_way_to_accuracy(tmp_path):
+    test = {"accuracy": INTERVAL, "map_11": INTERVAL}
+    runs = [write_run(tmp_path / name, answers(10), metric="map_11", test=test) for name in "ab"]
+    found = compare(runs)
+    assert found["metric"] == "map_11"
+    assert "points of accuracy" in found["pairs"][0]["words"]
 
 
 def test_no_run(tmp_path):
     with pytest.raises(FitError, match="no run of that name"):
         read_run(tmp_path)
-
-
-INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
 
 
 @pytest.mark.parametrize(
@@ -168,12 +176,12 @@ def test_broken_metrics(tmp_path, text, said):
         read_run(run)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" * 4000, "null", '"1"', "[]"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" * 4000, "null", '"1"', "[]"])
 def test_numbers_that_are_none(tmp_path, number):
     run = write_run(tmp_path / "a", answers(10), test={"accuracy": INTERVAL | {"value": 77777}})
     text = (run / "metrics.json").read_text().replace("77777", number)
     (run / "metrics.json").write_text(text)
-    with pytest.raises(FitError, match="no value with an interval"):
+    with pytest.raises(FitError, match=r"no value with an interval|is no number"):
         read_run(run)
 
 
@@ -198,14 +206,14 @@ def test_broken_answers(tmp_path, text, said):
 def test_hostile_sizes_are_refused_before_they_are_read(tmp_path, monkeypatch):
     run = write_run(tmp_path / "a", answers(10))
     with (run / "predictions.csv").open("r+") as file:
-        os.truncate(file.fileno(), module.MAX_CSV_BYTES + 1)
+        os.truncate(file.fileno(), reading.MAX_CSV_BYTES + 1)
     with pytest.raises(FitError, match="too large"):
         read_run(run)
     with (run / "metrics.json").open("r+") as file:
-        os.truncate(file.fileno(), module.MAX_JSON_BYTES + 1)
+        os.truncate(file.fileno(), reading.MAX_JSON_BYTES + 1)
     with pytest.raises(FitError, match="too large"):
         read_run(run)
-    monkeypatch.setattr(module, "MAX_ROWS", 9)
+    monkeypatch.setattr(reading, "MAX_ROWS", 9)
     with pytest.raises(FitError, match="more than 9 rows"):
         read_run(write_run(tmp_path / "b", answers(10)))
 
@@ -216,3 +224,36 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(run / "predictions.csv")
     with pytest.raises(FitError, match="no such file"):
         read_run(run)
+
+
+def test_sets_of_labels_are_right_or_wrong_as_a_whole(tmp_path):
+    test = {"macro_f1": INTERVAL, "map": INTERVAL}
+    wanted = {"a.png": ("cat|dog", "cat"), "b.png": ("cat", "cat"), "c.png": ("", "")}
+    a = write_run(tmp_path / "a", wanted, metric="map", test=test)
+    b = write_run(tmp_path / "b", wanted | {"a.png": ("cat|dog", "cat|dog")}, metric="map", test=test)
+    [pair] = compare([a, b])["pairs"]
+    assert list(pair["metrics"]) == ["subset_accuracy"]
+    assert pair["metrics"]["subset_accuracy"]["mean"] == pytest.approx(-1 / 3)
+    assert "points of subset accuracy" in pair["words"]
+    with pytest.raises(FitError, match="one label an image"):
+        compare([a, write_run(tmp_path / "c", answers(10), metric="macro_f1")])
+
+
+def test_the_page_shows_runs_differences_and_doubts(tmp_path):
+    a = write_run(tmp_path / "a", answers(100, range(30)), answers(9, start=200), transform="pow")
+    b = write_run(tmp_path / "b", answers(100, range(5)), answers(9, [200], start=200))
+    c = write_run(tmp_path / "<script>", answers(50, range(52, 60), start=50), features="birds/01")
+    html = render_compare(compare([a, b, c]))
+    assert "<h1>Best of 3 runs: " in html
+    assert "signed square root" in html
+    assert "+25.0 (" in html
+    assert "they share" in html
+    assert "training part, out of fold" in html
+    assert "&lt;script&gt;" in html
+    assert "<script" not in html
+    assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_page_of_runs_that_share_nothing(tmp_path):
+    a, b = write_run(tmp_path / "a", answers(10)), write_run(tmp_path / "b", answers(10, [12], start=10))
+    assert "<p>None.</p>" in render_compare(compare([a, b]))

@@ -1,12 +1,10 @@
-from itertools import pairwise
+import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from classify import curve as module
-from classify.curve import Curve, fit_curve, learning_curve, smooth_variances, subsets
+from classify.curve import Curve, fit_curve, learning_curve, smooth_variances
 from classify.folds import Part, make_folds
 from extract.errors import OptionError
 
@@ -68,29 +66,6 @@ def test_runs_that_all_agree_leave_the_least_variance():
     assert smooth_variances([200, 100], [np.array([[0.1]]), np.array([[0.1, 0.1]])]) == pytest.approx([module.V0] * 2)
 
 
-@given(st.lists(st.integers(0, 2), min_size=40, max_size=80), st.integers(0, 2**32 - 1))
-def test_subsets_of_rows_are_disjoint_nested_and_stratified(y, seed):
-    part, rng = part_of(y), np.random.default_rng(seed)
-    train = rng.permutation(len(y))[: len(y) - 5]
-    leaf = module._deal(part, train, 8, rng)
-    sizes = subsets(train, leaf)
-    assert [len(parts) for parts in sizes] == [1, 2, 4, 8]
-    for parts in sizes:
-        assert sorted(np.concatenate(parts)) == sorted(train)
-        counts = np.array([np.bincount(part.y[rows], minlength=3) for rows in parts])
-        assert np.ptp(counts, axis=0).max() <= 8 // len(parts)
-    for larger, smaller in pairwise(sizes):
-        for at, rows in enumerate(smaller):
-            assert set(rows) <= set(larger[at // 2])
-
-
-@given(st.lists(st.integers(0, 15), min_size=40, max_size=80), st.integers(0, 2**32 - 1))
-def test_groups_are_never_parted(groups, seed):
-    part, rng = part_of(np.asarray(groups) % 2, groups), np.random.default_rng(seed)
-    leaf = module._deal(part, np.arange(len(groups)), 4, rng)
-    assert all(len(set(leaf[np.asarray(groups) == group])) == 1 for group in set(groups))
-
-
 def test_no_test_row_and_no_group_of_one_is_ever_trained_on():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 120, 400)
@@ -118,6 +93,7 @@ def test_all_folds_together_recover_the_curve():
     found, _ = learning_curve(errs_at(0.04, 4.0, part), part, folds, 0)
     assert found is not None
     assert [point["n"] for point in found["points"]] == [375, 750, 1500, 3000]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["folds"] == 2  # of 1,000 test rows each: enough
     assert found["a"] == pytest.approx(0.04, abs=0.025)
     assert found["eta"] == pytest.approx(4.0, abs=0.8)
@@ -191,3 +167,27 @@ def test_rows_that_belong_together_count_as_one():
     assert alone == pytest.approx(wrong.std(ddof=1) / np.sqrt(300))
     tripled = module._clustered_sd(np.repeat(wrong, 3), np.repeat(np.arange(300), 3))
     assert tripled == pytest.approx(alone)
+
+
+def test_the_balanced_error_counts_classes_alike():
+    part = part_of((np.arange(1000) % 10 == 0).astype(int))
+    folds, _ = make_folds(part, 4, 0)
+
+    def never_the_rare(trains, test):
+        return [np.zeros(len(test), dtype=int) for _ in trains]
+
+    for metric, error in (("accuracy", 0.1), ("balanced_accuracy", 0.5)):
+        found, said = learning_curve(never_the_rare, part, folds, 0, metric)
+        assert found is not None
+        assert (found["metric"], said) == (metric, [])
+        for point in found["points"]:
+            assert point["error"]["value"] == pytest.approx(error)
+            assert point["error"]["low"] < error < point["error"]["high"]
+
+
+def test_another_metric_gives_way_to_accuracy_and_that_is_said():
+    part = part_of(np.arange(200) % 2)
+    found, said = learning_curve(errs_at(0.1, 0.1, part), part, make_folds(part, 4, 0)[0], 0, "macro_f1")
+    assert found is not None
+    assert found["metric"] == "accuracy"
+    assert said == ["the learning curve is of accuracy: macro_f1 is no mean over images"]
