@@ -1,0 +1,181 @@
+"""Logistic regression for many training sets and penalties at once, as scikit-learn defines it.
+
+The objective of one problem is LogisticRegression's: sum over its rows of weight x cross-entropy + |W|^2 / (2 C), on
+features standardised by its own rows, the intercept free. A problem counts as solved where the largest entry of the
+gradient of the mean loss is at most `tol`, as sklearn has it. Two classes are two columns -w/2 and w/2 with C/2: the
+same objective. Products are in float32 with sums in float64; what float32 cannot bring to `tol` goes on in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from classify.probe.backend import Backend, open_backend
+from classify.probe.lbfgs import PAIRS, Limits, minimise
+from classify.probe.moments import Scalers
+from classify.probe.objective import Asked, Fold, Objective, Problems, lay_out
+from classify.probe.passes import LOSSES, NEVER, Passes
+from classify.probe.precondition import Coordinates, make_coordinates
+from classify.probe.rows import Rows
+from classify.probe.solutions import Solutions
+from extract.errors import OptionError, unknown
+from extract.progress import Progress, Silent
+
+BATCH_BYTES = 2 << 30
+"""What L-BFGS may hold at a time; problems beyond that wait for their turn."""
+WORK_VECTORS = 12
+"""Vectors of float64 that a step of L-BFGS holds beside its memory."""
+FLOAT32_TOL = 1e-6
+"""Gradients in float32 are rounding below this."""
+CURVATURE = {"softmax": lambda k: 1 / k, "sigmoid": lambda k: 1 / 4}
+"""By loss, how its Hessian compares with Z'Z at weights of 0 (see `precondition`)."""
+
+
+def fit_softmax(
+    rows: Rows,
+    y: np.ndarray,
+    masks: np.ndarray,
+    problems: Sequence[tuple[int, float]],
+    *,
+    scalers: Scalers,
+    n_classes: int,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: Solutions | None = None,
+    weights: np.ndarray | None = None,
+    loss: str = "softmax",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Solutions:
+    """Fit (mask, C) problems: masks (M, n) bool say which rows train, scalers are those of the masks.
+
+    "softmax" takes codes y (n,), and a class that a mask lacks gets no weights and a score that never wins. "sigmoid"
+    takes y (n, k) of 0 and 1, one class against the rest each; a class that all or none of a mask's N rows have gets
+    weights 0 and the logit of (n + 1/2) / (N - n + 1/2). `weights` (n,) count rows several times over. `start` holds
+    solutions for the same masks: a problem sets out from the one of the nearest C. Problems that end without reaching
+    `tol`, after `max_iter` steps in either precision at most, are kept, and say so. Raises FitError for a mask without
+    rows, and for features that are no numbers.
+    """
+    if loss not in LOSSES:
+        unknown("loss", loss, LOSSES, OptionError)
+    counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    asked = Asked(rows, y, masks, counts, scalers, n_classes, loss)
+    watch = progress or Silent()
+    watch.start("fitting", len(problems))
+    with open_backend(device) as backend:
+        solver = _Solver.of(asked, lay_out(asked, problems), Limits(tol, max_iter), backend, watch)
+        parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(asked, len(problems))]
+        return _gather(asked, solver.problems, problems, parts, tol)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some problems solved, on the host: coef (A, k, D), intercept (A, k); the rest (A,)."""
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    value: np.ndarray
+    size: np.ndarray
+    n_iter: np.ndarray
+    in_float64: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Solver:
+    """What it takes to solve problems of one call."""
+
+    problems: Problems
+    limits: Limits
+    passes: Passes
+    fold: Fold
+    coordinates: Coordinates
+    watch: Progress
+
+    @classmethod
+    def of(cls, asked: Asked, problems: Problems, limits: Limits, backend: Backend, watch: Progress) -> "_Solver":
+        k, softmax = asked.n_classes, asked.loss == "softmax"
+        coordinates = make_coordinates(
+            asked.rows, asked.scalers, problems.ridge, CURVATURE[asked.loss](k), k * len(problems.order), backend
+        )
+        y = backend.array(asked.y, "int64") if softmax else backend.array(asked.y.T, "float32")
+        weight = backend.array(asked.masks * asked.counts.astype(np.float32), "float32")
+        passes = Passes(backend, backend.blocks(asked.rows), y, weight, asked.loss)
+        fold = Fold.of(asked.scalers, problems.live, problems.prior, backend)
+        return cls(problems, limits, passes, fold, coordinates, watch)
+
+    def start(self, numbers: np.ndarray, solved: Solutions | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (A, k, D) and biases (A, k) to set out from: the nearest of `solved`, or 0 and the prior."""
+        mask, live = self.problems.mask[numbers], self.problems.live[self.problems.mask[numbers]]
+        W = np.zeros((*live.shape, self.fold.mean.shape[1]))
+        b = np.where(live, self.problems.prior[mask], 0.0)
+        for at, number in enumerate(numbers):
+            near = _nearest(solved, int(mask[at]), float(self.problems.C[number])) if solved else None
+            if solved and near is not None:
+                W[at], b[at] = solved.coef[near], np.where(live[at], solved.intercept[near], 0.0)
+        return W, b
+
+    def solve(self, numbers: np.ndarray, W: np.ndarray, b: np.ndarray) -> _Part:
+        """Solve some of the problems from these weights and biases, in float32, and what is left in float64."""
+        backend, watch, every = self.passes.backend, self.watch, np.arange(len(numbers))
+        fast, exact = (self._objective(numbers, dtype) for dtype in ("float32", "float64"))
+        first = replace(self.limits, tol=max(self.limits.tol, FLOAT32_TOL), dtype="float32")
+        found = minimise(fast, exact.coordinates_of(W, b), first, backend)
+        left = np.flatnonzero((found.size > self.limits.tol) & (found.n_iter < self.limits.max_iter))
+        watch.advance(len(numbers) - len(left))
+        if len(left):
+            second = self._objective(numbers[left], "float64")
+            found.put(left, minimise(second, found.point[left], self.limits, backend))
+            watch.advance(len(left))
+        coef, intercept = map(backend.host, exact.weights(found.point, every))
+        return _Part(coef, intercept, found.value, found.size, found.n_iter, np.isin(every, left))
+
+    def _objective(self, numbers: np.ndarray, dtype: str) -> Objective:
+        applied = self.coordinates.on(self.passes.backend, dtype)
+        return Objective(self.passes, self.problems, numbers, applied, self.fold, dtype)
+
+
+def _nearest(solved: Solutions, mask: int, C: float) -> int | None:
+    """Return the solution for the same mask whose C is nearest by its logarithm."""
+    mine = [p for p, (each, _) in enumerate(solved.problems) if each == mask]
+    return min(mine, key=lambda p: abs(np.log(solved.problems[p][1] / C)), default=None)
+
+
+def _batches(asked: Asked, n: int) -> list[np.ndarray]:
+    """Cut n problems, sorted, into runs that L-BFGS has the memory for; as many as there are, where it has."""
+    each = (asked.rows.shape[1] + 1) * asked.n_classes * 8 * (2 * PAIRS + WORK_VECTORS)
+    return np.array_split(np.arange(n), -(-n * each // BATCH_BYTES))
+
+
+def _gather(
+    asked: Asked, laid: Problems, problems: Sequence[tuple[int, float]], parts: list[_Part], tol: float
+) -> Solutions:
+    """Put solutions into the order asked for, with sums over classes exactly 0 and objectives of sums."""
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _Part.__dataclass_fields__}
+    back = np.argsort(laid.order, kind="stable")
+    live = laid.live[laid.mask]
+    coef, intercept = joined["coef"], joined["intercept"]
+    if asked.loss == "softmax":
+        coef, intercept = (_centred(each, live) for each in (coef, intercept))
+    free = np.where(laid.prior == NEVER, -np.inf, laid.prior)[laid.mask]
+    return Solutions(
+        tuple(problems),
+        asked.masks,
+        asked.scalers,
+        asked.loss,
+        laid.live,
+        coef[back],
+        np.where(live, intercept, free)[back],
+        (joined["size"] <= tol)[back],
+        joined["n_iter"][back],
+        joined["size"][back],
+        (joined["value"] * laid.total[laid.mask])[back],
+        joined["in_float64"][back],
+    )
+
+
+def _centred(values: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Take the mean over live classes off: (P, k) or (P, k, D); at the optimum it is 0 but for rounding."""
+    live = live.reshape(*live.shape, *[1] * (values.ndim - 2))
+    mean = (values * live).sum(axis=1, keepdims=True) / live.sum(axis=1, keepdims=True)
+    return (values - mean) * live

@@ -1,0 +1,108 @@
+"""What fitting many logistic regressions gives: a linear head each, and scores of the rows it was not fitted on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from classify.probe.backend import Backend, open_backend
+from classify.probe.linear import Linear
+from classify.probe.moments import Scalers
+from classify.probe.objective import Fold
+from classify.probe.passes import NEVER, cut
+from classify.probe.rows import Rows
+
+ABSENT = 10.0
+"""How far below a row's lowest score a class lies that the training rows did not hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solutions:
+    """P solved problems, in the order asked for: (mask, C), and coef (P, k, D), intercept (P, k) for standardised rows.
+
+    By mask: the training rows (M, n), the scalers, and `live` (M, k), which is false for classes without anything to
+    learn: they have weights 0, and under "softmax" an intercept of -inf. By problem (P,): whether the largest entry of
+    the gradient of the mean loss, `grad`, came down to the tolerance, the steps taken, the objective as sklearn defines
+    it, and whether float64 was needed.
+    """
+
+    problems: tuple[tuple[int, float], ...]
+    masks: np.ndarray
+    scalers: Scalers
+    loss: str
+    live: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
+    converged: np.ndarray
+    n_iter: np.ndarray
+    grad: np.ndarray
+    objective: np.ndarray
+    in_float64: np.ndarray
+
+    def linear(self, p: int) -> Linear:
+        """Return one problem's head."""
+        mask = self.problems[p][0]
+        return Linear.of(self.scalers.mean[mask], self.scalers.scale[mask], self.coef[p], self.intercept[p])
+
+    def only(self, C: float) -> "Solutions":
+        """Keep the problems of one C, however many masks there are."""
+        at = [p for p, (_, each) in enumerate(self.problems) if each == C]
+        names = ("coef", "intercept", "converged", "n_iter", "grad", "objective", "in_float64")
+        return replace(self, problems=tuple(self.problems[p] for p in at), **{n: getattr(self, n)[at] for n in names})
+
+    def fold(self, backend: Backend) -> Fold:
+        """Prepare to score rows as they are."""
+        return Fold.of(self.scalers, np.ones_like(self.live), np.zeros(self.live.shape), backend)
+
+
+def predict_masked(
+    rows: Rows, solutions: Solutions, outside: np.ndarray | None = None, device: str = "cpu"
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Score the rows that a problem was not fitted on: -> problem, positions (r,) of some rows, scores (r, k) float32.
+
+    One pass over the rows for all problems; a chunk of scores exists at a time. `outside` (M, n) bool says which rows
+    to score by mask, by default all that are not in it. A class that a mask lacks lies ABSENT below the lowest other.
+    """
+    outside = ~solutions.masks if outside is None else outside
+    masks = np.array([mask for mask, _ in solutions.problems])
+    with open_backend(device) as backend:
+        array = backend.array
+        finite = array(np.maximum(solutions.intercept, NEVER))
+        folded = solutions.fold(backend).folded(array(solutions.coef), finite, masks, "float32")
+        for at, X in cut(backend, backend.blocks(rows), solutions.intercept.size):
+            S = backend.host(folded.logits(backend.cast(X, "float32")))
+            for p, mask in enumerate(masks):
+                here = np.flatnonzero(outside[mask, at])
+                if len(here):
+                    yield p, here + at.start, _padded(S[p][:, here].T, solutions.intercept[p])
+
+
+def out_of_fold(
+    rows: Rows, solutions: Solutions, C: float, outside: np.ndarray | None = None, device: str = "cpu"
+) -> np.ndarray:
+    """Score each row by the problem of this C that was not fitted on it: -> (n, k) float64, NaN where there is none."""
+    scores = np.full((rows.shape[0], solutions.intercept.shape[1]), np.nan)
+    for _, at, found in predict_masked(rows, solutions.only(C), outside, device):
+        scores[at] = found
+    return scores
+
+
+def out_of_fold_codes(
+    rows: Rows, solutions: Solutions, outside: np.ndarray | None = None, device: str = "cpu"
+) -> dict[float, np.ndarray]:
+    """Predict each row for every C by the problem that was not fitted on it: -> C: (n,) int64, -1 where there is none.
+
+    Holds no scores. A row that two masks of one C leave out gets the prediction of the later.
+    """
+    codes = {C: np.full(rows.shape[0], -1, np.int64) for _, C in solutions.problems}
+    for p, at, found in predict_masked(rows, solutions, outside, device):
+        codes[solutions.problems[p][1]][at] = found.argmax(axis=1)
+    return codes
+
+
+def _padded(scores: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Let classes with an intercept of -inf lose by ABSENT: (r, k) -> (r, k)."""
+    absent = np.isneginf(intercept)
+    if absent.any():
+        scores[:, absent] = scores[:, ~absent].min(axis=1, keepdims=True) - ABSENT
+    return scores

@@ -1,0 +1,91 @@
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from classify.probe import passes, solutions
+from classify.probe.backend import torch_backend
+from classify.probe.moments import scalers
+from classify.probe.rows import ArrayRows, array_rows
+from classify.probe.softmax import fit_softmax
+from classify.probe.solutions import ABSENT, out_of_fold, out_of_fold_codes, predict_masked
+
+N, DIMS, K = 90, 6, 3
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Three folds and two C; the first fold's training rows lack class 2."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, K, N)
+    X = (rng.normal(size=(K, DIMS))[y] + rng.normal(size=(N, DIMS))).astype(np.float32)
+    masks = np.arange(N) % 3 != np.arange(3)[:, None]
+    masks[0] &= y != 2
+    problems = [(m, C) for C in (0.01, 1.0) for m in range(3)]
+    fitted = fit_softmax(
+        array_rows(X), y, masks, problems, scalers=scalers(array_rows(X), masks, "std"), n_classes=K, tol=1e-6
+    )
+    return X, fitted
+
+
+def plain(X, solved, p):
+    scores = solved.linear(p).scores(X.astype(np.float64))
+    absent = np.isneginf(solved.intercept[p])
+    scores[:, absent] = scores[:, ~absent].min(axis=1, keepdims=True) - ABSENT
+    return scores
+
+
+def test_scores_of_rows_outside_a_mask_are_those_of_its_heads(solved):
+    X, fitted = solved
+    seen = {p: [] for p in range(6)}
+    for p, at, scores in predict_masked(ArrayRows(X, block_bytes=25 * DIMS * 4), fitted):
+        assert scores == pytest.approx(plain(X, fitted, p)[at], rel=1e-4, abs=1e-5)
+        seen[p] += at.tolist()
+    for p, (mask, _) in enumerate(fitted.problems):
+        assert seen[p] == np.flatnonzero(~fitted.masks[mask]).tolist()
+
+
+def test_out_of_fold_each_row_is_scored_by_the_fold_that_left_it_out(solved):
+    X, fitted = solved
+    folds = np.arange(N) % 3 == np.arange(3)[:, None]
+    scores = out_of_fold(array_rows(X), fitted, 1.0, outside=folds)
+    for p in (3, 4, 5):
+        rows = np.arange(N) % 3 == p - 3
+        assert scores[rows] == pytest.approx(plain(X, fitted, p)[rows], rel=1e-4, abs=1e-5)
+    codes = out_of_fold_codes(array_rows(X), fitted, outside=folds)
+    assert codes.keys() == {0.01, 1.0}
+    assert np.array_equal(codes[1.0], scores.argmax(axis=1))
+
+
+def test_a_row_that_nobody_left_out_has_no_score(solved):
+    X, fitted = solved
+    outside = np.zeros_like(fitted.masks)
+    outside[1, 4] = True
+    scores = out_of_fold(array_rows(X), fitted, 0.01, outside=outside)
+    assert np.flatnonzero(~np.isnan(scores).any(axis=1)).tolist() == [4]
+    codes = out_of_fold_codes(array_rows(X), fitted, outside=outside)[0.01]
+    assert (np.delete(codes, 4) == -1).all()
+    assert codes[4] == scores[4].argmax()
+
+
+def test_no_chunk_holds_more_scores_than_it_may(solved, monkeypatch):
+    X, fitted = solved
+    monkeypatch.setattr(passes, "MIN_CHUNK_ROWS", 5)
+    monkeypatch.setattr("classify.probe.backend.CPU_CHUNK", 5 * 6 * K)
+    parts = list(predict_masked(array_rows(X), fitted))
+    assert max(len(at) for _, at, _ in parts) <= 5
+    assert sum(len(at) for _, at, _ in parts) == sum((~fitted.masks[m]).sum() for m, _ in fitted.problems)
+
+
+def test_torch_scores_alike(solved, monkeypatch):
+    @contextmanager
+    def torch_on_cpu(device):
+        with torch_backend("cpu") as backend:
+            yield backend
+
+    X, fitted = solved
+    numpy = out_of_fold(array_rows(X), fitted, 1.0)
+    monkeypatch.setattr(solutions, "open_backend", torch_on_cpu)
+    assert out_of_fold(array_rows(X), fitted, 1.0, device="cuda") == pytest.approx(
+        numpy, rel=1e-4, abs=1e-5, nan_ok=True
+    )
