@@ -9,15 +9,17 @@ row of n moves it by O(1/n).
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from classify.probe.backend import numpy_backend
 from classify.probe.normal import Normal, on_smaller_side, shrinkage, spectrum, standardised
-from classify.probe.path import RidgePath, Scored, penalties, tiles, walk
+from classify.probe.path import Keep, RidgePath, Scored, penalties, side_by_side, tiles, walk
 from classify.probe.rows import Rows
 from classify.probe.transforms import transform_named
 
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 8 << 20
 """Of rows in turned coordinates at a time."""
 
 
@@ -39,7 +41,8 @@ class Turned:
     def of(cls, rows: Rows, Y: np.ndarray, transform: str) -> "Turned":
         """Turn all rows by one decomposition."""
         normal = on_smaller_side(rows, Y, transform)
-        values, vectors = spectrum(normal.gram)
+        with numpy_backend():
+            values, vectors = spectrum(normal.gram)
         right = vectors.T @ normal.right
         if normal.rows is not None:
             right *= np.sqrt(values)[:, None]
@@ -69,7 +72,7 @@ def loo_path(
     started = time.perf_counter()
     lams = penalties(rows, transform) if lams is None else np.asarray(lams, float)
     turned = Turned.of(rows, Y, transform)
-    return walk(lambda some: _scores(turned, some, transform, groups), lams, Y.shape, _kind(groups), started)
+    return walk(partial(_scores, turned, transform, groups), lams, Y.shape, _kind(groups), started)
 
 
 def _kind(groups: np.ndarray | None) -> str:
@@ -78,10 +81,18 @@ def _kind(groups: np.ndarray | None) -> str:
     return f"exact leave-group-out (at most {np.bincount(groups).max()} rows a group)"
 
 
-def _scores(turned: Turned, lams: np.ndarray, transform: str, groups: np.ndarray | None) -> Iterator[Scored]:
+def _scores(
+    turned: Turned, transform: str, groups: np.ndarray | None, lams: np.ndarray, keep: Keep
+) -> Iterator[Scored]:
     factors = shrinkage(turned.values, lams, transform, turned.rows.shape)
-    for at in _batches(groups, turned.normal.n, len(turned.values)):
-        yield from (_without_groups if at.shape[1] > 1 else _without_rows)(turned, factors, at)
+
+    def score(at: np.ndarray) -> list[Scored]:
+        scored = (_without_groups if at.shape[1] > 1 else _without_rows)(turned, factors, at)
+        return [(rows, which, keep(scores)) for rows, which, scores in scored]
+
+    with numpy_backend() as cores:
+        for scored in side_by_side(cores, score, _batches(groups, turned.normal.n, len(turned.values))):
+            yield from scored
 
 
 def _batches(groups: np.ndarray | None, n: int, r: int) -> Iterator[np.ndarray]:

@@ -10,8 +10,10 @@ from typing import Self
 
 import numpy as np
 
+from classify.probe.backend import numpy_backend
 from classify.probe.rows import Rows
 from classify.probe.transforms import scale_of, transform_named
+from extract.spec import available_cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +110,21 @@ def part_moments(rows: Rows, Y: np.ndarray, parts: np.ndarray, n_parts: int) -> 
     """
     shift = provisional_mean(rows)
     found = [Moments.none(shift, Y.shape[1]) for _ in range(n_parts)]
-    for at, block in rows.blocks():
-        Z, here = block - shift, parts[at]
-        for part in np.unique(here[here >= 0]).tolist():
-            mine = here == part
-            found[part] = found[part].include(Z[mine], Y[at][mine].astype(np.float64))
+    with numpy_backend() as cores:
+        for at, block in rows.blocks():
+
+            def include(part: int, at: slice = at, block: np.ndarray = block) -> None:
+                mine = np.flatnonzero(parts[at] == part)
+                found[part] = found[part].include(block[mine] - shift, Y[at][mine].astype(np.float64))
+
+            list(cores.map(include, range(n_parts)))
     return found
+
+
+def all_moments(rows: Rows, Y: np.ndarray) -> Moments:
+    """Return the moments of all rows, worked on side by side."""
+    n_parts = available_cores()
+    return sum_of(part_moments(rows, Y, np.arange(rows.shape[0]) % n_parts, n_parts))
 
 
 def mean_std(rows: Rows, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,14 @@ Both sides have the same nonzero eigenvalues, and from either the coefficients o
 G = V diag(w) V', (G + lam I)^-1 = V diag(1 / (w + lam)) V'.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from classify.probe.memory import check_gram
-from classify.probe.moments import Moments, mean_std, part_moments, sum_of
+from classify.probe.moments import Moments, all_moments, mean_std, part_moments, sum_of
 from classify.probe.rows import Rows, subset
 from classify.probe.transforms import kept_directions, scale_of, transform_named, whitened_dims
 
@@ -67,19 +68,20 @@ def on_smaller_side(rows: Rows, Y: np.ndarray, transform: str) -> Normal:
     check_gram(n, dims, MATRICES)
     if n < dims:
         return between_rows(rows, Y, transform)
-    return between_features(part_moments(rows, Y, np.zeros(n, np.int64), 1)[0], transform)
+    return between_features(all_moments(rows, Y), transform)
 
 
-def of_folds(rows: Rows, Y: np.ndarray, folds: Folds, transform: str) -> Iterator[Normal]:
-    """Set up ridge regression on the training rows of each fold, all on the side that is smaller for most."""
+def of_folds(rows: Rows, Y: np.ndarray, folds: Folds, transform: str) -> list[Callable[[], Normal]]:
+    """Prepare ridge regression on the training rows of each fold, to be set up by a call: all on the smaller side."""
     smallest = min(len(train) for train, _ in folds)
     check_gram(max(len(train) for train, _ in folds), rows.shape[1], MATRICES + len(folds))
     if smallest < rows.shape[1]:
-        for train, _ in folds:
-            yield between_rows(subset(rows, train), Y[train], transform)
-        return
-    for moments in _fold_moments(rows, Y, folds):
-        yield between_features(moments, transform)
+        return [partial(between_rows, subset(rows, train), Y[train], transform) for train, _ in folds]
+    return [partial(_without, *parts, transform) for parts in _fold_moments(rows, Y, folds)]
+
+
+def _without(whole: Moments, left_out: Sequence[Moments], transform: str) -> Normal:
+    return between_features(whole - sum_of(left_out) if left_out else whole, transform)
 
 
 def between_features(moments: Moments, transform: str) -> Normal:
@@ -156,20 +158,17 @@ def _present(moments: Moments) -> np.ndarray:
     return moments.targets + moments.n > 0.5
 
 
-def _fold_moments(rows: Rows, Y: np.ndarray, folds: Folds) -> Iterator[Moments]:
-    """Yield the moments of the training rows of each fold: those of all rows less those that the fold leaves out."""
+def _fold_moments(rows: Rows, Y: np.ndarray, folds: Folds) -> Iterator[tuple[Moments, list[Moments]]]:
+    """Yield for each fold the moments of rows among which are its training rows, and of the parts that are not."""
     parts, member = fold_parts(folds, rows.shape[0])
     if member.shape[1] > len(folds) + 1:  # folds that overlap in many ways: their parts would be more than they are
         for train, _ in folds:
-            inside = np.full(rows.shape[0], -1)
-            inside[train] = 0
-            yield part_moments(rows, Y, inside, 1)[0]
+            yield all_moments(subset(rows, train), Y[train]), []
         return
     found = part_moments(rows, Y, parts, member.shape[1])
     whole = sum_of(found)
     for inside in member:
-        left_out = [part for part, is_in in zip(found, inside, strict=True) if not is_in]
-        yield whole - sum_of(left_out) if left_out else whole
+        yield whole, [part for part, is_in in zip(found, inside, strict=True) if not is_in]
 
 
 def fold_parts(folds: Folds, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,14 +6,16 @@ Targets are +1 for a row's class and -1 for the others, as in sklearn's RidgeCla
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.linalg import solve
 
+from classify.probe.backend import Backend, numpy_backend
 from classify.probe.linear import Linear
 from classify.probe.loo import loo_path
 from classify.probe.normal import Folds, Normal, coefficients, of_folds, on_smaller_side
-from classify.probe.path import RidgePath, Scored, penalties, tiles, walk
+from classify.probe.path import Keep, RidgePath, Scored, penalties, side_by_side, tiles, walk
 from classify.probe.rows import Rows, in_memory
 from classify.probe.transforms import transform_named
 
@@ -71,22 +73,23 @@ def fold_path(rows: Rows, Y: np.ndarray, folds: Folds, alphas: np.ndarray | None
     """
     started = time.perf_counter()
     lams = penalties(rows, transform) if alphas is None else np.asarray(alphas, float)
-    return walk(
-        lambda some: _fold_scores(rows, Y, folds, some, transform), lams, Y.shape, f"{len(folds)} folds", started
-    )
+    return walk(partial(_fold_scores, rows, Y, folds, transform), lams, Y.shape, f"{len(folds)} folds", started)
 
 
-def _fold_scores(rows: Rows, Y: np.ndarray, folds: Folds, lams: np.ndarray, transform: str) -> Iterator[Scored]:
-    tested = _tested_by(folds, rows.shape[0])
-    waiting: dict[int, Heads] = {}
-    for number, normal in enumerate(of_folds(rows, Y, folds, transform)):
-        waiting[number] = Heads(normal.mean, coefficients(normal, lams, transform), normal.intercept)
-        del normal
-        if sum(heads.coef.nbytes for heads in waiting.values()) * (1 + 1 / len(waiting)) > COEF_BYTES:
-            yield from _tested(rows, tested, waiting)
-            waiting = {}
-    if waiting:
-        yield from _tested(rows, tested, waiting)
+def _fold_scores(
+    rows: Rows, Y: np.ndarray, folds: Folds, transform: str, lams: np.ndarray, keep: Keep
+) -> Iterator[Scored]:
+    tested, prepared = _tested_by(folds, rows.shape[0]), of_folds(rows, Y, folds, transform)
+
+    def fit(number: int) -> tuple[int, Heads]:
+        normal = prepared[number]()
+        return number, Heads(normal.mean, coefficients(normal, lams, transform), normal.intercept)
+
+    at_once = max(1, COEF_BYTES // (8 * rows.shape[1] * len(lams) * Y.shape[1]))
+    with numpy_backend() as cores:
+        for first in range(0, len(folds), at_once):
+            some = dict(side_by_side(cores, fit, range(first, min(first + at_once, len(folds)))))
+            yield from _tested(rows, tested, some, keep, cores)
 
 
 def _tested_by(folds: Folds, n: int) -> np.ndarray:
@@ -99,27 +102,32 @@ def _tested_by(folds: Folds, n: int) -> np.ndarray:
     return tested
 
 
-def _tested(rows: Rows, tested: np.ndarray, folds: dict[int, Heads]) -> Iterator[Scored]:
+def _tested(rows: Rows, tested: np.ndarray, folds: dict[int, Heads], keep: Keep, cores: Backend) -> Iterator[Scored]:
     """Score the test rows of some folds in one pass over all rows."""
     for at, block in rows.blocks():
-        for number, heads in folds.items():
+
+        def score(number: int, at: slice = at, block: np.ndarray = block) -> list[Scored]:
             here = np.flatnonzero(tested[at] == number)
-            if len(here):
-                yield from _scored(block[here], here + at.start, heads)
+            return list(_scored(block[here], here + at.start, folds[number], keep))
+
+        for scored in side_by_side(cores, score, folds):
+            yield from scored
 
 
-def _scored(X: np.ndarray, at: np.ndarray, heads: Heads) -> Iterator[Scored]:
+def _scored(X: np.ndarray, at: np.ndarray, heads: Heads, keep: Keep) -> Iterator[Scored]:
     _, n_lams, k = heads.coef.shape
     Z = X - heads.mean
     for part, which in tiles(len(at), n_lams, k):
         scores = np.tensordot(Z[part], heads.coef[:, which], axes=1)
-        yield at[part], which, scores + heads.intercept
+        scores += heads.intercept
+        yield at[part], which, keep(scores)
 
 
 def fit_ridge(rows: Rows, Y: np.ndarray, alpha: float, transform: str) -> Linear:
     """Fit one penalty on all rows, streamed if need be: the coefficients of sklearn's Ridge on targets Y (n, k)."""
     normal = on_smaller_side(rows, Y, transform)
-    coef = _whitened(normal, alpha, transform) if transform_named(transform).whitened else _solved(normal, alpha)
+    with numpy_backend():
+        coef = _whitened(normal, alpha, transform) if transform_named(transform).whitened else _solved(normal, alpha)
     return Linear.of(normal.mean, normal.scale, coef * _divisor(normal), normal.intercept)
 
 

@@ -31,9 +31,10 @@ def test_both_sides_give_the_same_coefficients(transform):
     wide = np.random.default_rng(1).normal(size=(12, 12))
     rows, targets, lams = array_rows(wide), np.sign(np.random.default_rng(2).normal(size=(12, 3))), np.array([0.5, 8])
     between_features = on_smaller_side(rows, targets, transform)
-    [between_rows] = of_folds(array_rows(wide), targets, [(np.arange(12), np.array([0]))], transform)
+    [prepared] = of_folds(rows, targets, [(np.arange(12), np.array([0]))], transform)
+    between_rows = prepared()
     assert between_features.rows is None
-    [narrow] = of_folds(rows, targets, [(np.arange(11), np.array([11]))], transform)
+    narrow = of_folds(rows, targets, [(np.arange(11), np.array([11]))], transform)[0]()
     assert narrow.rows is not None
     direct = on_smaller_side(array_rows(wide[:11]), targets[:11], transform)
     assert np.allclose(coefficients(narrow, lams, transform), coefficients(direct, lams, transform), atol=1e-10)
