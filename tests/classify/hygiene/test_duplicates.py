@@ -7,7 +7,9 @@ from tiny_photos import cropped, encoded, photo
 
 from classify.hygiene import near
 from classify.hygiene.duplicates import _joined, _merged, find_duplicates
-from classify.hygiene.near import likeness
+from classify.hygiene.likeness import likeness
+from classify.hygiene.near import candidates
+from classify.hygiene.neighbours import to_unit
 from classify.hygiene.pixels import open_images
 
 N_PHOTOS = 40
@@ -30,7 +32,7 @@ def features_for(ids: list[str], same: dict[str, str]) -> np.ndarray:
     """Rows as of a network: far apart, and close for an id and the one that it looks the `same` as."""
     rng = np.random.default_rng(7)
     base = {name: np.abs(rng.normal(size=DIMS)) for name in ids if name not in same}
-    X = [base[name] if name in base else base[same[name]] + 0.15 * rng.normal(size=DIMS) for name in ids]
+    X = [base[name] if name in base else base[same[name]] + 0.33 * rng.normal(size=DIMS) for name in ids]
     return np.array(X, np.float32)
 
 
@@ -155,6 +157,25 @@ def test_contents_that_are_not_known_equal_nothing(make_set) -> None:
     assert found.pairs == []
 
 
+def test_where_all_images_are_much_alike_none_is_a_candidate() -> None:
+    """As pictures of digits are to a network that knows photographs: every distance is small, and none stands out."""
+    X = 10 + np.random.default_rng(0).normal(size=(200, 64))
+    unit = to_unit(X.astype(np.float32))
+    assert (1 - unit @ unit.T).max() < 0.05
+    assert len(candidates(np.arange(200), unit)) == 0
+
+
+def test_a_burst_of_more_images_than_neighbours_are_looked_at_is_one_group(make_set) -> None:
+    frames = {f"c/{n:02}.jpg": encoded(photo(500), quality=70 + n) for n in range(15)}
+    ids = sorted({**PHOTOS, **frames})
+    X = features_for(ids, dict.fromkeys(list(frames)[1:], "c/00.jpg"))
+    features = make_set({**PHOTOS, **frames}, X)
+    images, _ = open_images(features)
+    found = find_duplicates(features, "penultimate", np.arange(len(ids)), images)
+    assert found.n_groups == 1
+    assert len(set(found.clusters[[ids.index(name) for name in frames]].tolist())) == 1
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_a_handful_of_images_is_no_problem(make_set, n: int) -> None:
     features = make_set(PHOTOS, features_for(sorted(PHOTOS), {}))
@@ -167,14 +188,17 @@ def greys(*pictures: Image.Image) -> np.ndarray:
 
 
 def plain_likeness(a: np.ndarray, b: np.ndarray) -> float:
-    middle = a[2:62, 2:62].astype(np.float64).ravel()
-    parts = [
-        side[y : y + 60, x : x + 60].astype(np.float64).ravel()
-        for side in (b, b[:, ::-1])
-        for y in (0, 2, 4)
-        for x in (0, 2, 4)
-    ]
-    return max(np.corrcoef(middle, part)[0, 1] for part in parts)
+    middle = a[2:62, 2:62]
+    pairs = [(middle, b[y : y + 60, x : x + 60][:, ::step]) for y in (0, 2, 4) for x in (0, 2, 4) for step in (1, -1)]
+    pairs += [(middle, magnified(b)[:, ::step]) for step in (1, -1)]
+    pairs += [(magnified(a), b[2:62, 2:62][:, ::step]) for step in (1, -1)]
+    return max(np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs)
+
+
+def magnified(grey: np.ndarray) -> np.ndarray:
+    at = 31.5 + (np.arange(60) - 29.5) / 1.04
+    wide = np.array([np.interp(at, np.arange(64), row) for row in grey])
+    return np.array([np.interp(at, np.arange(64), column) for column in wide.T]).T
 
 
 def test_likeness_is_the_best_correlation_of_a_plain_loop() -> None:
