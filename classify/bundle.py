@@ -1,11 +1,9 @@
-"""What a run deploys: recipe, weights, head and classes as JSON and arrays; nothing in it can run when it is read."""
+"""What a run deploys: recipe, weights, head, classes and thresholds; JSON and arrays, of which nothing can run."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,56 +11,110 @@ from typing import Any
 import numpy as np
 import safetensors
 from safetensors.numpy import load, save
+from scipy.special import expit
 
+from classify import bundle_checks as checks
+from classify import manifest
 from classify.calibrate import softmax
+from classify.conformal import Abstain, Conformal
+from classify.estimators import load_model, store_model
 from classify.folders import whole_folder
-from classify.scoring import SCORERS, SHAPES, Arrays, nearness, unit
-from extract.errors import BundleError, FitError
+from classify.manifest import AGAIN, FILES, HEAD, MODEL, OPEN_SET, RECIPE, WEIGHTS, holds_bundle
+from classify.openset import OpenSet
+from classify.parity import check_parity, differs, spread, untied
+from classify.scoring import ROWWISE, SCORERS, SHAPES, Arrays, join, model_scores, prepare, prepared_width
+from extract.errors import BundleError
 from extract.spec import Recipe
 from extract.store.index import versions
 
-FORMAT, FORMAT_VERSION = "offshelf-bundle", 2
+__all__ = ["FILES", "PACKAGES", "Answers", "Blocks", "Bundle", "holds_bundle", "read_bundle", "write_bundle"]
+
 PACKAGES = ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision")
 """What a fit's numbers depend on."""
 
-FILES = ("head.safetensors", "recipe.json", "weights.safetensors")
-MAX_JSON_BYTES = 32 << 20
-MAX_BYTES = {"head.safetensors": 8 << 30, "recipe.json": MAX_JSON_BYTES}
-PARITY = 1e-6
-TIE = 1e-6
-PARITY_ROWS = 1000
+PROOF_ROWS = 8
+"""Rows whose scores an imported head must give again when it is read: another scikit-learn may make others of it."""
+SAID = ("head", "params", "classes", "temperature", "transform", "task", "kind")
+SHARES = {"single": softmax, "multi": expit}
+"""By task, scores (n, C) -> probabilities: of one label an image, or of each class by itself."""
+
+Blocks = Mapping[str, np.ndarray]
+"""Features by the name of their tap: (n, D_i) each."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of n rows the probabilities (n, C), and, where the bundle has thresholds for them, what they let one say.
+
+    `sets` (n, C) bool are the conformal sets; `novelty` (n,) is the distance to what was seen over its threshold, above
+    1 for what is unlike it.
+    """
+
+    probabilities: np.ndarray
+    sets: np.ndarray | None
+    novelty: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A fitted head with its recipe. `kind` names its formula; `temperature` divides scores before the softmax.
+    """A fitted head with its recipe. `kind` names its formula; `temperature` divides scores before they are shares.
 
-    `layer` is a tap in the centre view, which is all that a prediction computes, whatever else the recipe has.
+    `layers` are taps in the centre view, which is all that a prediction computes, whatever else the recipe has; the
+    rows of several are joined. `transform` is applied to the joined rows, what was fitted of it being in `arrays`. The
+    `task` "single" gives one label an image; "multi" gives every class whose probability reaches its one of
+    `label_thresholds` (C,). `model` is the estimator of the kind "imported".
     """
 
     recipe: Recipe
-    layer: str
+    layers: tuple[str, ...]
+    transform: str
     head: str
     kind: str
     params: dict[str, Any]
     classes: list[str]
     temperature: float
     arrays: Arrays
+    task: str = "single"
+    label_thresholds: tuple[float, ...] = ()
+    conformal: Conformal | None = None
+    abstain: Abstain | None = None
+    open_set: OpenSet | None = None
+    model: Any = None
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
     folder: Path | None = None
 
-    def scores(self, X: np.ndarray) -> np.ndarray:
-        """Score each class, in plain numpy: features X (n, D) of `layer` -> (n, C) float64."""
-        return SCORERS[self.kind](self.arrays, np.asarray(X, dtype=np.float64))
+    def scores(self, blocks: Blocks) -> np.ndarray:
+        """Score each class, in plain numpy: features (n, D_i) of each of `layers` -> (n, C) float64."""
+        return self.score(self.joined(blocks))
 
-    def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities: X (n, D) -> (n, C)."""
-        return softmax(self.scores(X) / self.temperature)
+    def probabilities(self, blocks: Blocks) -> np.ndarray:
+        """Return calibrated probabilities: features of each layer -> (n, C)."""
+        return SHARES[self.task](self.scores(blocks) / self.temperature)
+
+    def answer(self, blocks: Blocks) -> Answers:
+        """Return all that can be said of rows: features (n, D_i) of each layer -> probabilities, sets, novelty."""
+        X = self.joined(blocks)
+        shares = SHARES[self.task](self.score(X) / self.temperature)
+        sets = self.conformal.sets(shares) if self.conformal else None
+        return Answers(shares, sets, self.open_set.novelty(X) if self.open_set else None)
+
+    def joined(self, blocks: Blocks) -> np.ndarray:
+        """Lay the rows of the layers side by side: (n, D_i) each -> (n, D) float64, before the transform."""
+        return join([np.asarray(blocks[layer], dtype=np.float64) for layer in self.layers])
+
+    def score(self, X: np.ndarray) -> np.ndarray:
+        """Score joined rows: (n, D) -> (n, C)."""
+        if not len(X):
+            return np.empty((0, len(self.classes)))  # scikit-learn refuses to score no rows
+        Z = ROWWISE[self.transform](X)
+        if self.kind == "imported":
+            return model_scores(self.model, prepare(self.arrays, Z))
+        return SCORERS[self.kind](self.arrays, Z)
 
     @property
     def width(self) -> int:
-        """Columns of the features that the head takes."""
+        """Columns of the joined features that the head takes."""
         [width] = {self.arrays[name].shape[axes.index("D")] for name, axes in SHAPES[self.kind].items() if "D" in axes}
         return width
 
@@ -71,155 +123,128 @@ class Bundle:
         """The network's weights, beside the head."""
         if self.folder is None:
             raise BundleError("the bundle was never written", remedy="write_bundle, then read_bundle")
-        return self.folder / "weights.safetensors"
+        return self.folder / WEIGHTS
 
 
-def write_bundle(folder: Path, bundle: Bundle, *, weights: Path, X: np.ndarray, expected: np.ndarray) -> None:
-    """Write a bundle whole or not at all, once its numpy scores of X (n, D) are those `expected` (n, C) of sklearn."""
-    _check_parity(bundle, X, expected)
+def write_bundle(folder: Path, bundle: Bundle, *, weights: Path, blocks: Blocks, expected: np.ndarray) -> None:
+    """Write a bundle whole or not at all, once its scores of `blocks` (n, D_i) are those `expected` (n, C) of sklearn.
+
+    A thousand rows are compared at most; the features of more need not be read.
+    """
+    bundle = _proven(bundle, blocks, expected)
     if folder.exists() and any(folder.iterdir()) and not holds_bundle(folder):
         raise BundleError("not a bundle, or not only that", where=str(folder), remedy="Name another folder")
     with whole_folder(folder) as temporary:
-        (temporary / "head.safetensors").write_bytes(
-            save({k: np.array(v, order="C") for k, v in bundle.arrays.items()})
-        )
-        (temporary / "recipe.json").write_text(bundle.recipe.to_json(), encoding="utf-8")
-        _link_or_copy(weights, temporary / "weights.safetensors")
-        files = {name: _digest(temporary / name) for name in FILES}
-        manifest = json.dumps(_manifest(bundle, files), indent=2, allow_nan=False)
-        (temporary / "bundle.json").write_text(manifest, encoding="utf-8")
+        for name, data in _contents(bundle).items():
+            (temporary / name).write_bytes(data)
+        _link_or_copy(weights, temporary / WEIGHTS)
+        manifest.write_manifest(temporary, _said(bundle))
 
 
-def holds_bundle(folder: Path) -> bool:
-    """Tell whether a folder holds a bundle and nothing else, so that no one misses it when it is replaced."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
-    return "bundle.json" in names and names <= {"bundle.json", *FILES}
-
-
-def _manifest(bundle: Bundle, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    kept = ("layer", "head", "kind", "params", "classes", "temperature")
-    said = {name: getattr(bundle, name) for name in kept}
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "features_key": bundle.recipe.key}
-    manifest = {**head, **said, "files": files, "created": created, "versions": versions(PACKAGES)}
-    return {**manifest, "sha256": manifest_digest(manifest)}
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest as JSON with sorted keys, without its own field `sha256`, in hex."""
-    said = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _check_parity(bundle: Bundle, X: np.ndarray, expected: np.ndarray) -> None:
-    """Compare with sklearn on rows spread over X; rows whose k-th neighbour is tied may go either way."""
-    at = np.unique(np.linspace(0, len(X) - 1, min(len(X), PARITY_ROWS)).astype(int))
+def _proven(bundle: Bundle, blocks: Blocks, expected: np.ndarray) -> Bundle:
+    """Compare scores with sklearn's; an imported head gets rows and scores to be compared when it is read."""
+    at = spread(len(expected))
+    X, expected = bundle.joined({layer: blocks[layer][at] for layer in bundle.layers}), expected[at]
     if bundle.kind == "knn":
-        at = at[_untied(bundle.arrays, np.asarray(X[at], dtype=np.float64))]
-    gap = float(np.abs(bundle.scores(X[at]) - expected[at]).max(initial=0))
-    if not gap <= PARITY * max(1.0, float(np.abs(expected).max())):
-        raise FitError(
-            f"the bundle's scores differ from the fitted {bundle.head}'s by {gap:.2g}", remedy="Report this bug"
-        )
+        sure = untied(bundle.arrays, ROWWISE[bundle.transform](X))
+        X, expected = X[sure], expected[sure]
+    check_parity(bundle.score(X), expected, bundle.head)
+    if bundle.kind != "imported":
+        return bundle
+    proof = {"proof_rows": X[:PROOF_ROWS], "proof_scores": expected[:PROOF_ROWS].astype(np.float64)}
+    return replace(bundle, arrays={**bundle.arrays, **proof})
 
 
-def _untied(arrays: Arrays, X: np.ndarray) -> np.ndarray:
-    rows, k = unit(arrays["rows"].astype(np.float64)), int(arrays["k"])
-    near = np.sort(nearness(rows, X), axis=1)[:, ::-1]
-    return near[:, k - 1] - near[:, k] > TIE if k < near.shape[1] else np.ones(len(X), dtype=bool)
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    """Return the files of a bundle that are written from memory."""
+    files = {HEAD: _packed(bundle.arrays), RECIPE: bundle.recipe.to_json().encode()}
+    if bundle.open_set:
+        files[OPEN_SET] = _packed({"rows": bundle.open_set.rows})
+    if bundle.kind == "imported":
+        files[MODEL] = store_model(bundle.model, prepared_width(bundle.arrays))
+    return files
+
+
+def _packed(arrays: Arrays) -> bytes:
+    return save({name: np.array(array, order="C") for name, array in arrays.items()})
+
+
+def _said(bundle: Bundle) -> dict[str, Any]:
+    thresholds = {
+        "conformal": asdict(bundle.conformal) if bundle.conformal else None,
+        "abstain": asdict(bundle.abstain) if bundle.abstain else None,
+        "open_set": bundle.open_set.as_dict() if bundle.open_set else None,
+        "labels": list(bundle.label_thresholds) if bundle.task == "multi" else None,
+    }
+    said = {"features_key": bundle.recipe.key, "layers": list(bundle.layers), "thresholds": thresholds}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        **said,
+        **{name: getattr(bundle, name) for name in SAID},
+        "created": created,
+        "versions": versions(PACKAGES),
+    }
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle, once its format, digests and key are what they should be; anything else is a BundleError."""
-    said = _read_manifest(folder)
-    data = {name: _verified(folder / name, said["files"][name]) for name in MAX_BYTES}
-    if _digest(folder / "weights.safetensors") != said["files"]["weights.safetensors"]:
-        raise _changed(folder / "weights.safetensors")
+    said = manifest.read_manifest(folder)
+    data = manifest.read_files(folder, said["files"])
     try:
-        recipe, arrays = Recipe.from_json(data["recipe.json"].decode()), load(data["head.safetensors"])
-        bundle = Bundle(recipe=recipe, arrays=arrays, folder=folder, **{name: said[name] for name in MANIFEST_FIELDS})
-        _check_bundle(bundle, said["features_key"])
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BundleError(f"not a bundle of ours: {error}", where=str(folder), remedy="Run fit again") from error
-    if said.get("sha256") != manifest_digest(said):
-        raise _changed(folder / "bundle.json")
+        bundle = _bundle(folder, manifest.told_as_now(said), data)
+    except WRONG as error:
+        raise BundleError(f"not a bundle of ours: {error}", where=str(folder), remedy=AGAIN) from error
+    if said.get("sha256") != manifest.manifest_digest(said):
+        raise manifest.changed(folder / manifest.MANIFEST)
     return bundle
 
 
-MANIFEST_FIELDS = ("layer", "head", "kind", "params", "classes", "temperature", "versions", "created")
+WRONG = (
+    safetensors.SafetensorError,
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+)
+"""What parts raise that are not of a bundle."""
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "bundle.json"
-    try:
-        said = json.loads(_read_capped(path, MAX_JSON_BYTES))
-        form, version, files = said["format"], said["format_version"], said["files"]
-        whole = form == FORMAT and sorted(files) == sorted(FILES)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BundleError(
-            f"no bundle here: {error}", where=str(path), remedy="Name the bundle folder of a run"
-        ) from error
-    if not whole:
-        raise BundleError("not a bundle of ours", where=str(path), remedy="Name the bundle folder of a run")
-    if version != FORMAT_VERSION:
-        raise BundleError(f"bundle format {version!r}; this version reads {FORMAT_VERSION}", where=str(path))
-    return said
-
-
-def _check_bundle(bundle: Bundle, key: str) -> None:
-    """Raise ValueError where the parts of a bundle do not fit each other."""
-    if bundle.recipe.key != key:
-        raise ValueError("the recipe is not the one that was fitted")
-    if bundle.layer not in [tap.name for tap in bundle.recipe.taps if not tap.is_map]:
-        raise ValueError(f"the recipe has no layer {bundle.layer!r} of rows")
-    if not all(isinstance(name, str) for name in bundle.classes) or not 0 < bundle.temperature < float("inf"):
-        raise ValueError("classes or temperature are no names and no number")
-    sizes = {"C": len(bundle.classes)}
-    for name, axes in SHAPES[bundle.kind].items():
-        array = bundle.arrays[name]
-        if array.ndim != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, array.shape, strict=True)):
-            raise ValueError(f"the array {name!r} has the shape {array.shape}")
-        if array.dtype.kind not in "fi" or not np.isfinite(array).all():
-            raise ValueError(f"the array {name!r} holds what is no number")
-    if bundle.kind == "knn" and not _knn_indexes(bundle.arrays, len(bundle.classes)):
-        raise ValueError("neighbours beyond the rows or classes")
-
-
-def _knn_indexes(arrays: Arrays, n_classes: int) -> bool:
-    codes = arrays["codes"]
-    return (
-        codes.dtype.kind == "i"
-        and sorted(set(codes.tolist())) == list(range(n_classes))
-        and 1 <= int(arrays["k"]) <= len(codes)
+def _bundle(folder: Path, said: dict[str, Any], data: dict[str, bytes]) -> Bundle:
+    """Put a bundle together; raises ValueError and its kin where the parts do not fit each other."""
+    recipe = Recipe.from_json(data[RECIPE].decode())
+    checks.check_said(said, recipe)
+    arrays, n_classes, thresholds = load(data[HEAD]), len(said["classes"]), said["thresholds"]
+    width = checks.check_arrays(said["kind"], arrays, n_classes)
+    reference = load(data[OPEN_SET]) if OPEN_SET in data else {}
+    if (said["kind"] == "imported") != (MODEL in data):
+        raise ValueError("a model where there is to be none, or none")
+    bundle = Bundle(
+        recipe=recipe,
+        layers=tuple(said["layers"]),
+        arrays=arrays,
+        label_thresholds=checks.read_label_thresholds(thresholds.get("labels"), said["task"], n_classes),
+        conformal=checks.read_conformal(thresholds.get("conformal"), n_classes),
+        abstain=checks.read_abstain(thresholds.get("abstain")),
+        open_set=checks.read_open_set(thresholds.get("open_set"), reference, width),
+        model=load_model(data[MODEL], prepared_width(arrays), n_classes, str(folder / MODEL))
+        if MODEL in data
+        else None,
+        folder=folder,
+        **{name: said[name] for name in (*SAID, "created", "versions")},
     )
+    _check_proof(bundle)
+    return bundle
 
 
-def _verified(path: Path, said: dict[str, Any]) -> bytes:
+def _check_proof(bundle: Bundle) -> None:
+    """Refuse an imported head that scores otherwise than when it was fitted."""
+    if bundle.kind != "imported":
+        return
+    then, now = (said.get("scikit-learn") for said in (bundle.versions, versions(("scikit-learn",))))
+    where = f"(scikit-learn {then} then, {now} now)"
     try:
-        data = _read_capped(path, MAX_BYTES[path.name])
-    except (OSError, ValueError) as error:
-        raise BundleError(f"cannot read: {error}", where=str(path), remedy="Run fit again") from error
-    if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != said:
-        raise _changed(path)
-    return data
-
-
-def _read_capped(path: Path, limit: int) -> bytes:
-    if (size := path.stat().st_size) > limit:
-        raise ValueError(f"{size} bytes are more than {limit}")
-    return path.read_bytes()
-
-
-def _changed(path: Path) -> BundleError:
-    return BundleError("its content is not what was written", where=str(path), remedy="Run fit again")
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-    except OSError as error:
-        raise BundleError(f"cannot read: {error}", where=str(path), remedy="Run fit again") from error
+        gap = differs(bundle.score(bundle.arrays["proof_rows"]), bundle.arrays["proof_scores"])
+    except Exception as error:
+        raise ValueError(f"{bundle.head} does not score {where}: {error}") from error
+    if gap:
+        raise ValueError(f"{bundle.head} scores otherwise than when it was fitted {where}")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

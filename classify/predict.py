@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import Bundle, read_bundle
-from classify.calibrate import losses
-from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
+from classify.assess import assess
+from classify.bundle import Answers, Bundle, read_bundle
 from extract.engines.local import Work, open_stream
 from extract.errors import BundleError, FitError
 from extract.forward import Extractor, rebuild_extractor
@@ -28,16 +27,39 @@ IMPOSSIBLE = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, 
 """What torch and the cut raise at a recipe that was written by hand."""
 
 
+CSV_FIELDS = ("id", "label", "probability", "abstained", "labels", "set", "novelty", "known", "top", "status", "reason")
+"""The columns of a table of answers; `labels` is empty where an image has one label."""
+
+NOTHING: dict[str, Any] = {
+    "label": None,
+    "probability": None,
+    "abstained": True,
+    "set": None,
+    "novelty": None,
+    "known": None,
+    "top": [],
+}
+"""What is said of an image without features."""
+
+
 @dataclass(frozen=True)
 class PredictSpec:
-    """What to predict with which run. `abstain_below` is a probability: under it the answer is marked as abstained."""
+    """What to predict with which run. `abstain_below` is a probability: under it the answer is marked as abstained.
+
+    None stands for the run's own threshold, where it was fitted with one.
+    """
 
     run: str
     top: int = 5
-    abstain_below: float = 0.0
+    abstain_below: float | None = None
     device: str = "auto"
     batch_size: int | None = None
     workers: int = field(default_factory=available_cores)
+
+    def limit(self, bundle: Bundle) -> float:
+        """Return the probability under which to abstain."""
+        own = bundle.abstain.threshold if bundle.abstain else 0.0
+        return own if self.abstain_below is None else self.abstain_below
 
 
 def bundle_folder(run: str) -> Path:
@@ -56,17 +78,18 @@ def records_of(inputs: tuple[str, ...], root: Path | None = None) -> tuple[Recor
 
 
 def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) -> Iterator[dict[str, Any]]:
-    """Yield one answer per record, in order: id, label, probability, abstained, top, status, reason.
+    """Yield one answer per record, in order: the fields of CSV_FIELDS, `labels` only where an image may have several.
 
-    Raises BundleError where the run is no good before the first answer is asked for.
+    `set`, `novelty` and `known` are None where the run has no thresholds for them. Raises BundleError where the run is
+    no good before the first answer is asked for.
     """
     bundle, extractor = _open_run(spec)
 
     def answers() -> Iterator[dict[str, Any]]:
         progress.start("predict", len(records))
-        for batch, probabilities in _probabilities(spec, bundle, extractor, records, progress):
-            for record, item, shares in zip(batch, *probabilities, strict=True):
-                yield _answer(record, item, shares, bundle, spec)
+        for batch, items, found in _answered(spec, bundle, extractor, records, progress):
+            for at, (record, item) in enumerate(zip(batch, items, strict=True)):
+                yield _answer(record, item, at, found, bundle, spec)
             progress.advance(len(batch))
 
     return answers()
@@ -76,20 +99,26 @@ def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     bundle = read_bundle(bundle_folder(spec.run))
     where, remedy = str(bundle.folder), "Run fit again"
     try:
-        extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layer, device=spec.device)
+        extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layers, device=spec.device)
     except IMPOSSIBLE as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
-    if (shape := extractor.shapes[bundle.layer]) != (bundle.width,):
-        said = f"the head takes {bundle.width} numbers, and {bundle.layer!r} gives {' x '.join(map(str, shape))}"
+    shapes = [extractor.shapes[layer] for layer in bundle.layers]
+    if any(len(shape) != 1 for shape in shapes) or sum(shape[0] for shape in shapes) != bundle.width:
+        given = " + ".join(" x ".join(map(str, shape)) for shape in shapes)
+        said = f"the head takes {bundle.width} numbers, and {' + '.join(map(repr, bundle.layers))} gives {given}"
         raise BundleError(said, where=where, remedy=remedy)
     return bundle, replace(extractor, recipe=replace(bundle.recipe, views=1, view_seed=0))
 
 
-def _probabilities(
+Answered = tuple[tuple[Record, ...], list[Loaded], Answers]
+"""The records of a batch, what was loaded of them, and their answers."""
+
+
+def _answered(
     spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...], progress: Progress
-) -> Iterator[tuple[tuple[Record, ...], tuple[list[Loaded], np.ndarray]]]:
-    """Yield the records of each batch, what was loaded, and the probabilities (n, C), NaN for bad rows."""
+) -> Iterator[Answered]:
+    """Yield batch by batch, in the order of the records."""
     done = 0
     wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers, compile="none")
     work = Work(records, len(records))
@@ -98,39 +127,58 @@ def _probabilities(
         closing(stream.run(records)) as batches,
     ):
         for batch in batches:
-            yield records[done : done + len(batch.items)], (batch.items, _shares(bundle, batch))
+            yield records[done : done + len(batch.items)], batch.items, _answers(bundle, batch)
             done += len(batch.items)
 
 
-def _shares(bundle: Bundle, batch: Done) -> np.ndarray:
-    """Compute the probabilities (n, C) of one batch, NaN for what has no features."""
-    shares = np.full((len(batch.items), len(bundle.classes)), np.nan)
-    if batch.good.any():
-        shares[batch.good] = bundle.probabilities(batch.rows[bundle.layer][batch.good].astype(np.float64))
-    return shares
+def _answers(bundle: Bundle, batch: Done) -> Answers:
+    """Answer for one batch; what has no features has NaN for every number, and an empty set."""
+    found = bundle.answer({layer: batch.rows[layer][batch.good] for layer in bundle.layers})
+    return Answers(*(_spread(part, batch.good) for part in (found.probabilities, found.sets, found.novelty)))
 
 
-def _answer(record: Record, item: Loaded, shares: np.ndarray, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
+def _spread(part: Any, good: np.ndarray) -> Any:
+    """Give each good row its place: (m, ...) -> (n, ...), NaN or False elsewhere; None stays None."""
+    if part is None:
+        return None
+    whole = np.full((len(good), *part.shape[1:]), False if part.dtype == bool else np.nan)
+    whole[good] = part
+    return whole
+
+
+def _answer(record: Record, item: Loaded, at: int, found: Answers, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
+    """Say in words of one image what was found of row `at` of its batch."""
+    several = {"labels": []} if bundle.task == "multi" else {}
     if item.failure:
         status, reason = Status.NAMES[item.failure.status], item.failure.reason
-        nothing = {"label": None, "probability": None, "abstained": True, "top": []}
-        return {"id": record.id, **nothing, "status": status, "reason": reason}
-    order = np.argsort(-shares, kind="stable")[: spec.top]
-    top = [{"label": bundle.classes[i], "probability": round(float(shares[i]), 6)} for i in order]
+        return {"id": record.id, **NOTHING, **several, "status": status, "reason": reason}
+    shares = found.probabilities[at]
+    order = np.argsort(-shares, kind="stable")
     best = float(shares[order[0]])
+    if several:
+        several["labels"] = [bundle.classes[i] for i in order if shares[i] >= bundle.label_thresholds[i]]
     return {
         "id": record.id,
         "label": bundle.classes[order[0]],
         "probability": round(best, 6),
-        "abstained": best < spec.abstain_below,
-        "top": top,
+        "abstained": best < spec.limit(bundle),
+        **several,
+        "set": None if found.sets is None else [bundle.classes[i] for i in order if found.sets[at, i]],
+        **_familiar(None if found.novelty is None else float(found.novelty[at])),
+        "top": [{"label": bundle.classes[i], "probability": round(float(shares[i]), 6)} for i in order[: spec.top]],
         "status": Status.NAMES[Status.OK],
         "reason": "",
     }
 
 
+def _familiar(novelty: float | None) -> dict[str, Any]:
+    if novelty is None:
+        return {"novelty": None, "known": None}
+    return {"novelty": round(novelty, 4), "known": novelty <= 1}
+
+
 def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Progress) -> dict[str, Any]:
-    """Measure a run on labelled images: each metric with its interval, confusion, number of bad rows.
+    """Measure a run on labelled images, as `assess` does: metrics with intervals, calibration, what its thresholds did.
 
     Where the data have splits, the test split counts, or else the validation one: a run may have seen the others.
     """
@@ -139,12 +187,22 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
     progress.start("evaluate", len(records))
-    shares, contents = [], []
-    for batch, (items, probabilities) in _probabilities(spec, bundle, extractor, records, progress):
-        shares.append(probabilities)
+    parts, contents = [], []
+    for batch, items, found in _answered(spec, bundle, extractor, records, progress):
+        parts.append(found)
         contents += [item.digest for item in items]
         progress.advance(len(batch))
-    return _measured(bundle, records, contents, np.concatenate(shares))
+    return assess(bundle, records, contents, _together(parts), spec.limit(bundle))
+
+
+def _together(parts: list[Answers]) -> Answers:
+    """Join the answers of all batches."""
+
+    def joined(name: str) -> Any:
+        column = [getattr(part, name) for part in parts]
+        return None if column[0] is None else np.concatenate(column)
+
+    return Answers(joined("probabilities"), joined("sets"), joined("novelty"))
 
 
 def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
@@ -153,27 +211,7 @@ def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
     return tuple(record for record in records if wanted is None or record.split == wanted)
 
 
-def _measured(bundle: Bundle, records: tuple[Record, ...], contents: list[bytes], shares: np.ndarray) -> dict[str, Any]:
-    good = np.asarray(np.isfinite(shares).all(axis=1))
-    at = np.flatnonzero(good).tolist()
-    labels = [str(records[i].label) for i in at]
-    if not labels:
-        raise FitError("not one image could be read", remedy="See the reasons with: pipeline.py predict")
-    names = [*bundle.classes, *sorted(set(labels) - set(bundle.classes))]
-    y, predicted = np.array([names.index(label) for label in labels]), shares[good].argmax(1)
-    groups = group_codes([records[i].group or "" for i in at], [contents[i] for i in at])
-    resamples = draw_resamples(len(y), groups, seed=0)
-    matrix = confusion(y, predicted, names, len(bundle.classes))
-    return {
-        "metrics": evaluate(y, predicted, resamples, losses(shares[good], y)),
-        "n": len(y),
-        "n_bad": int((~good).sum()),
-        "unseen_classes": names[len(bundle.classes) :],
-        "confusion": matrix,
-        "per_class": per_class(matrix),
-    }
-
-
 def csv_row(answer: dict[str, Any]) -> dict[str, Any]:
-    """Flatten an answer for CSV: `top` becomes JSON in one cell."""
-    return {**answer, "top": json.dumps({each["label"]: each["probability"] for each in answer["top"]})}
+    """Flatten an answer for CSV: `top`, `set` and `labels` become JSON in one cell each."""
+    lists = {name: json.dumps(answer[name]) for name in ("labels", "set") if answer.get(name) is not None}
+    return {**answer, **lists, "top": json.dumps({each["label"]: each["probability"] for each in answer["top"]})}

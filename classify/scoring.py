@@ -53,8 +53,13 @@ def join(blocks: Sequence[np.ndarray]) -> np.ndarray:
     return blocks[0] if len(blocks) == 1 else np.concatenate([unit(block) for block in blocks], axis=1)
 
 
+def prepared_width(arrays: Arrays) -> int:
+    """Say how many columns `prepare` leaves."""
+    return len(arrays["components"]) if "components" in arrays else len(arrays["mean"])
+
+
 def _linear(arrays: Arrays, X: np.ndarray) -> np.ndarray:
-    return ((X - arrays["mean"]) / arrays["scale"]) @ arrays["coef"].T + arrays["intercept"]
+    return prepare(arrays, X) @ arrays["coef"].T + arrays["intercept"]
 
 
 def _centroid(arrays: Arrays, X: np.ndarray) -> np.ndarray:
@@ -86,8 +91,14 @@ def _votes(near: np.ndarray, arrays: Arrays) -> np.ndarray:
     return np.log(np.maximum(votes / votes.sum(axis=1, keepdims=True), VOTE_FLOOR))
 
 
+def prepare(arrays: Arrays, X: np.ndarray) -> np.ndarray:
+    """Apply what was fitted of a transform: standardise, then whiten where there are `components` (K, D)."""
+    Z = (X - arrays["mean"]) / arrays["scale"]
+    return Z @ arrays["components"].T if "components" in arrays else Z
+
+
 def two_columns(decision: np.ndarray) -> np.ndarray:
-    """Give each of two classes a column, half each way, so that their softmax is the sigmoid of the one: (n,) -> (n, 2).
+    """Give each of two classes a column, half each way: their softmax is the sigmoid of the one: (n,) -> (n, 2).
 
     What has a column for each class stays as it is.
     """
@@ -109,6 +120,7 @@ SHAPES = {
     "linear": {"mean": ("D",), "scale": ("D",), "coef": ("C", "D"), "intercept": ("C",)},
     "knn": {"rows": ("N", "D"), "codes": ("N",), "k": ()},
     "centroid": {"centroids": ("C", "D")},
-    "imported": {"proof_rows": ("P", "D"), "proof_scores": ("P", "C")},
+    "imported": {"mean": ("D",), "scale": ("D",), "proof_rows": ("P", "D"), "proof_scores": ("P", "C")},
 }
-"""By kind, the axes of each array; an imported head is no formula, and its arrays prove it the same when it is read."""
+"""By kind, the axes of each array. An imported head is no formula: its proof shows that it is the same when read."""
+OPTIONAL_SHAPES = {"imported": {"components": ("K", "D")}}

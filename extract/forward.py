@@ -4,7 +4,7 @@ The network here is the exact one, in fp32 and with nothing folded: the plain re
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torchvision.transforms import functional as F
 from extract.backbones import digest, fit_state, open_backbone, open_skeleton, read_state
 from extract.backbones.weights import State
 from extract.devices import check_tf32, computes_bf16, device_names, full_fp32, pick_device, resolve_precision
-from extract.errors import BackboneError, OptionError, TapError
+from extract.errors import BackboneError, OptionError, TapError, unknown
 from extract.images import DECODERS
 from extract.pooling import make_pool
 from extract.resample import ON_A_DEVICE
@@ -133,11 +133,16 @@ def _check(spec: ExtractSpec, precision: str, device: torch.device, interpolatio
         raise OptionError(f"what a GPU decodes it cannot resize by {interpolation!r}", remedy=remedy)
 
 
-def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *, device: str = "auto") -> Extractor:
+def rebuild_extractor(
+    recipe: Recipe, weights: Path, layers: Collection[str] | None = None, *, device: str = "auto"
+) -> Extractor:
     """Return the extractor of a recipe from its stored weights, which are proven to be the same ones.
 
-    Of one tap in the centre view, or, with no `layer`, of all taps in all views.
+    Of some taps, by name, in the centre view, or, with no `layers`, of all taps in all views. Raises TapError where the
+    recipe lacks one.
     """
+    if missing := set(layers or ()) - {tap.name for tap in recipe.taps}:
+        unknown("tap of the recipe", min(missing), [tap.name for tap in recipe.taps], TapError)
     if recipe.decoder not in DECODERS.values():
         raise BackboneError(f"the recipe decodes images otherwise ({recipe.decoder!r})", remedy="Extract and fit again")
     state = read_state(weights)
@@ -145,12 +150,13 @@ def rebuild_extractor(recipe: Recipe, weights: Path, layer: str | None = None, *
         raise BackboneError("the weights are not those of the recipe", where=str(weights), remedy="Fit again")
     chosen = pick_device(device)
     _check_precision(recipe, chosen)
-    pairs = [(tap, node) for tap, node in zip(recipe.taps, recipe.nodes, strict=True) if layer in (None, tap.name)]
-    cut = _cut(open_trunk(open_skeleton(recipe.model)), pairs)
+    pairs = zip(recipe.taps, recipe.nodes, strict=True)
+    wanted = [(tap, node) for tap, node in pairs if layers is None or tap.name in layers]
+    cut = _cut(open_trunk(open_skeleton(recipe.model)), wanted)
     needed = {name: state[name] for name in cut.module.state_dict()}
     shapes = _shapes(cut, recipe.preprocessing)
     loaded = _loaded(cut, needed, chosen)
-    return Extractor(recipe, loaded, chosen, by_layer(recipe, shapes) if layer is None else shapes)
+    return Extractor(recipe, loaded, chosen, by_layer(recipe, shapes) if layers is None else shapes)
 
 
 def _check_precision(recipe: Recipe, device: torch.device) -> None:

@@ -207,10 +207,14 @@ def test_rows_rebuilt_from_the_stored_weights_are_bitwise_the_same(tmp_path):
     weights.write_bytes(extractor.weights())
     rows = run(extractor, images(3))
     for tap in rows:
-        again = rebuild_extractor(extractor.recipe, weights, tap, device="cpu")
+        again = rebuild_extractor(extractor.recipe, weights, (tap,), device="cpu")
         assert again.shapes == {tap: extractor.shapes[tap]}
         assert again.recipe.key == extractor.recipe.key
         assert np.array_equal(run(again, images(3))[tap], rows[tap])
+    two = rebuild_extractor(extractor.recipe, weights, ("penultimate", "layer1"), device="cpu")
+    assert two.shapes == {tap: extractor.shapes[tap] for tap in ("layer1", "penultimate")}
+    again = run(two, images(3))
+    assert all(np.array_equal(again[tap], rows[tap]) for tap in two.shapes)
     whole = rebuild_extractor(extractor.recipe, weights, device="cpu")
     assert whole.shapes == extractor.shapes
     again = run(whole, images(3))
@@ -225,17 +229,24 @@ def test_changed_weights_are_refused_on_rebuilding(tmp_path):
     state["bn1.running_var"][0] += 1e-6
     save_file(state, weights)
     with pytest.raises(BackboneError, match="not those of the recipe"):
-        rebuild_extractor(extractor.recipe, weights, "layer1", device="cpu")
+        rebuild_extractor(extractor.recipe, weights, ["layer1"], device="cpu")
     weights.unlink()
     with pytest.raises(BackboneError, match="no such weights file"):
-        rebuild_extractor(extractor.recipe, weights, "layer1", device="cpu")
+        rebuild_extractor(extractor.recipe, weights, ["layer1"], device="cpu")
+
+
+def test_a_tap_that_the_recipe_lacks_is_named_on_rebuilding(tmp_path):
+    extractor = build(BUILTIN, "layer1")
+    (tmp_path / "w.safetensors").write_bytes(extractor.weights())
+    with pytest.raises(TapError, match=r"no tap of the recipe 'layer2' \(nearest: 'layer1'\)"):
+        rebuild_extractor(extractor.recipe, tmp_path / "w.safetensors", ["layer1", "layer2"], device="cpu")
 
 
 def test_a_recipe_of_another_decoder_is_refused_on_rebuilding(tmp_path):
     extractor = build(BUILTIN, "layer1")
     (tmp_path / "w.safetensors").write_bytes(extractor.weights())
     with pytest.raises(BackboneError, match="decodes"):
-        rebuild_extractor(replace(extractor.recipe, decoder="another"), tmp_path / "w.safetensors", "layer1")
+        rebuild_extractor(replace(extractor.recipe, decoder="another"), tmp_path / "w.safetensors", ["layer1"])
 
 
 def test_rebuilt_for_another_processor_the_precision_holds_or_an_error_says_why_not(tmp_path, monkeypatch, caplog):
@@ -243,11 +254,11 @@ def test_rebuilt_for_another_processor_the_precision_holds_or_an_error_says_why_
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(extractor.weights())
     monkeypatch.setattr("extract.forward.computes_bf16", lambda _: False)
-    assert rebuild_extractor(extractor.recipe, weights, "layer1", device="cpu").recipe.precision == "bf16"
+    assert rebuild_extractor(extractor.recipe, weights, ["layer1"], device="cpu").recipe.precision == "bf16"
     assert "only emulates bf16" in caplog.text
     for changes in ({"precision": "fp16"}, {"precision": "fp32", "tf32": True}):
         with pytest.raises(OptionError, match="extracted otherwise"):
-            rebuild_extractor(replace(extractor.recipe, **changes), weights, "layer1", device="cpu")
+            rebuild_extractor(replace(extractor.recipe, **changes), weights, ["layer1"], device="cpu")
 
 
 def saved(state: dict[str, Tensor], path: Path) -> BackboneSpec:
@@ -266,7 +277,7 @@ def test_files_without_batch_counters_can_be_used_and_stored(tmp_path):
     extractor = build(saved(state, tmp_path / "w.pt"))
     assert np.array_equal(run(extractor, images(2))["penultimate"], run(build(), images(2))["penultimate"])
     (tmp_path / "kept.safetensors").write_bytes(extractor.weights())
-    again = rebuild_extractor(extractor.recipe, tmp_path / "kept.safetensors", "penultimate", device="cpu")
+    again = rebuild_extractor(extractor.recipe, tmp_path / "kept.safetensors", ["penultimate"], device="cpu")
     assert again.recipe.key == extractor.recipe.key
 
 

@@ -1,0 +1,112 @@
+"""The manifest of a bundle: its files with their digests, and what it says of them; every size capped before a read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classify import openset
+from extract.errors import BundleError
+
+FORMAT, FORMAT_VERSION = "offshelf-bundle", 3
+ONE_LAYER = 2
+"""The version before: one tap, no transform beside the head's arrays, no thresholds."""
+
+MANIFEST = "bundle.json"
+WEIGHTS, HEAD, RECIPE = "weights.safetensors", "head.safetensors", "recipe.json"
+OPEN_SET, MODEL = "open_set.safetensors", "head.skops"
+FILES = (HEAD, RECIPE, WEIGHTS)
+"""What every bundle has."""
+OPTIONAL = (MODEL, OPEN_SET)
+MAX_JSON_BYTES = 32 << 20
+MAX_BYTES = {HEAD: 8 << 30, RECIPE: MAX_JSON_BYTES, MODEL: 2 << 30, OPEN_SET: openset.MAX_BYTES + MAX_JSON_BYTES}
+"""What is read into memory; the weights are not."""
+
+AGAIN = "Run fit again"
+NAME_IT = "Name the bundle folder of a run"
+
+
+def write_manifest(folder: Path, said: Mapping[str, Any]) -> None:
+    """Write the manifest of the files that lie in `folder` by now; raises ValueError at what is no JSON."""
+    files = {path.name: digest_of(path) for path in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **said, "files": files}
+    text = json.dumps({**manifest, "sha256": manifest_digest(manifest)}, indent=2, allow_nan=False)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest as JSON with sorted keys, without its own field `sha256`, in hex."""
+    said = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(path: Path) -> dict[str, Any]:
+    """Return SHA-256 and size of a file as the manifest has them."""
+    try:
+        with path.open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+    except OSError as error:
+        raise BundleError(f"cannot read: {error}", where=str(path), remedy=AGAIN) from error
+
+
+def holds_bundle(folder: Path) -> bool:
+    """Tell whether a folder holds a bundle and nothing else, so that no one misses it when it is replaced."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
+    return MANIFEST in names and names <= {MANIFEST, *FILES, *OPTIONAL}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a manifest of any version of ours says; all but its format and the names of its files is unchecked."""
+    path = folder / MANIFEST
+    try:
+        said = json.loads(_read_capped(path, MAX_JSON_BYTES))
+        form, version, files = said["format"], said["format_version"], set(said["files"])
+        whole = form == FORMAT and set(FILES) <= files <= {*FILES, *OPTIONAL}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BundleError(f"no bundle here: {error}", where=str(path), remedy=NAME_IT) from error
+    if not whole:
+        raise BundleError("not a bundle of ours", where=str(path), remedy=NAME_IT)
+    if version not in (ONE_LAYER, FORMAT_VERSION):
+        raise BundleError(
+            f"bundle format {version!r:.20}; this version reads {ONE_LAYER} and {FORMAT_VERSION}",
+            where=str(path),
+            remedy=AGAIN,
+        )
+    return said
+
+
+def told_as_now(said: dict[str, Any]) -> dict[str, Any]:
+    """Say what a manifest of the version before says in the words of this one."""
+    if said["format_version"] == FORMAT_VERSION:
+        return said
+    return {**said, "layers": [said["layer"]], "transform": "none", "task": "single", "thresholds": {}}
+
+
+def read_files(folder: Path, files: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read the files of a bundle but for the weights, each proven to be what the manifest says; the weights too."""
+    data = {name: _verified(folder / name, files[name]) for name in sorted(files) if name in MAX_BYTES}
+    if digest_of(folder / WEIGHTS) != files[WEIGHTS]:
+        raise changed(folder / WEIGHTS)
+    return data
+
+
+def changed(path: Path) -> BundleError:
+    """Return the error for a file that is not the one that was written."""
+    return BundleError("its content is not what was written", where=str(path), remedy=AGAIN)
+
+
+def _verified(path: Path, said: Any) -> bytes:
+    try:
+        data = _read_capped(path, MAX_BYTES[path.name])
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read: {error}", where=str(path), remedy=AGAIN) from error
+    if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != said:
+        raise changed(path)
+    return data
+
+
+def _read_capped(path: Path, limit: int) -> bytes:
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{size} bytes are more than {limit}")
+    return path.read_bytes()
