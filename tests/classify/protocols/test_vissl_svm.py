@@ -86,6 +86,11 @@ def test_rare_classes_are_fitted_and_told():
     assert result.params["cost"]["class 2"] == 0.01
     assert result.linear.coef.shape == (3, 8)
     assert any("2 classes have fewer than 3 images" in note for note in result.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        labels = np.where(y == 1, 1, -1)
+        plain = [cross_val_score(svm(C), unit(data.X_train), labels, cv=3, scoring="average_precision") for C in COSTS]
+    assert [row["score"] for row in result.tried if row["class"] == "class 1"] == pytest.approx(np.mean(plain, axis=1))
 
 
 def test_a_class_without_test_images_is_left_out_of_the_mean():
