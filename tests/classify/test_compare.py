@@ -185,6 +185,14 @@ def test_numbers_that_are_none(tmp_path, number):
         read_run(run)
 
 
+def test_numbers_that_no_json_carries_on_are_refused_wherever_they_stand(tmp_path):
+    for at, number in enumerate(("NaN", "-Infinity", "1e999")):
+        run = write_run(tmp_path / str(at), answers(10), params={"C": 77777})
+        (run / "metrics.json").write_text((run / "metrics.json").read_text().replace("77777", number))
+        with pytest.raises(FitError, match=r"is no number"):
+            read_run(run)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -62,6 +62,13 @@ def test_published_curves_miss_by_as_much_as_published(most, miss):
     assert 100 * found["value"] - 32.40 == pytest.approx(miss, abs=0.006)
 
 
+def test_a_prediction_is_no_surer_than_the_test_rows():
+    covariance = np.array([[0.0, 0.0], [0.0, 4e-4 * 100]])
+    found = Curve(0.1, 1.0, covariance, test_sd=0.01, largest=100).predict(100)
+    half = 1.959964 * np.hypot(0.02, 0.01)
+    assert found == pytest.approx({"value": 0.2, "low": 0.2 - half, "high": 0.2 + half})
+
+
 def test_runs_that_all_agree_leave_the_least_variance():
     assert smooth_variances([200, 100], [np.array([[0.1]]), np.array([[0.1, 0.1]])]) == pytest.approx([module.V0] * 2)
 
