@@ -122,8 +122,10 @@ def _sample(rows: Rows, scalers: Scalers, m: int) -> np.ndarray:
     """Standardise evenly spaced rows by the mean of all scalers: -> (m, D) float32."""
     n = rows.shape[0]
     at = np.unique(np.linspace(0, n - 1, min(n, m)).astype(np.int64))
-    Z = rows.take(at) - scalers.mean.mean(axis=0)
-    return (Z * (1 / scalers.scale).mean(axis=0)).astype(np.float32)
+    Z = rows.take(at).astype(np.float32, copy=False)
+    Z -= scalers.mean.mean(axis=0).astype(np.float32)
+    Z *= (1 / scalers.scale).mean(axis=0).astype(np.float32)
+    return Z
 
 
 def _inverse_factor(moments: np.ndarray, ridge: float) -> np.ndarray:

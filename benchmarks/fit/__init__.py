@@ -1,0 +1,1 @@
+"""Fitting beside scikit-learn on the same data and folds."""

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from classify.probe import precondition
+from classify.probe.backend import numpy_backend
+from classify.probe.moments import scalers
+from classify.probe.precondition import FLOOR, make_coordinates, pays
+from classify.probe.rows import array_rows
+
+N, DIMS = 300, 12
+RIDGES = np.array([1e-9, 1e-3, 20.0, 500.0])
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    return array_rows((rng.normal(size=(N, DIMS)) @ rng.normal(size=(DIMS, DIMS)) + 5).astype(np.float32))
+
+
+def coordinates(rows, monkeypatch, full):
+    monkeypatch.setattr(precondition, "pays", lambda *_: full)
+    with numpy_backend() as backend:
+        fitted = scalers(rows, np.ones((1, N), bool), "std")
+        found = make_coordinates(rows, fitted, RIDGES, 0.1, 40, backend)
+        return found, found.on(backend, "float64")
+
+
+def test_a_full_factor_flattens_the_curvature_it_was_made_for(rows, monkeypatch):
+    monkeypatch.setattr(precondition, "ROWS_PER_DIM", N)
+    found, _ = coordinates(rows, monkeypatch, full=True)
+    Z = (rows.X - rows.X.mean(axis=0)) / rows.X.std(axis=0)
+    for ridge, at in zip(RIDGES, found.factor_of, strict=True):
+        A = found.factors[at].astype(np.float64)
+        H = A @ (0.1 * Z.T @ Z / N + max(ridge, 0.1 * FLOOR) * np.eye(DIMS)) @ A.T
+        assert np.linalg.eigvalsh(H) == pytest.approx(1, abs=0.2)
+
+
+def test_problems_below_the_floor_share_a_factor(rows, monkeypatch):
+    found, _ = coordinates(rows, monkeypatch, full=True)
+    assert found.factor_of.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_coordinates_lead_back_to_weights_and_gradients_are_their_adjoint(rows, monkeypatch, full):
+    found, applied = coordinates(rows, monkeypatch, full)
+    rng = np.random.default_rng(1)
+    W, G = rng.normal(size=(2, 3, 5, DIMS))
+    which = np.array([0, 1, 3])
+    U = found.of_weights(W, which)
+    assert applied.weights(U, which) == pytest.approx(W, rel=1e-6, abs=1e-9)
+    assert np.sum(applied.gradient(G, which) * U) == pytest.approx(np.sum(G * W), rel=1e-6)
+
+
+def test_a_full_factor_is_for_many_columns_and_for_many_rows():
+    assert pays((5_000, 512), 5, 500)
+    assert pays((50_000, 2_048), 1, 10)
+    assert not pays((5_000, 2_048), 1, 10)
+    assert not pays((1_000, 2_048), 5, 500)
