@@ -41,7 +41,8 @@ def inspect(
     y = np.concatenate([data.train.y, data.test.y])
     labels = {row: data.labels[code] for row, code in zip(rows.tolist(), y.tolist(), strict=True)}
     issues = label_issues(probabilities, data.train.y)
-    outliers = find_outliers(unit_rows(features, layer, rows), y)
+    dims = features.read(layer, rows[:1]).shape[1]
+    outliers = find_outliers(lambda at: unit_rows(features, layer, rows[at]), dims, y)
     dead = dead_features(features, layers, rows)
     pairs = tables.duplicate_rows(features, duplicates, labels)
     findings = {

@@ -96,6 +96,8 @@ def _too_long(features: "FeatureSet", layer: str, rows: np.ndarray, max_seconds:
     seconds = seconds_for(len(rows), dims)
     if seconds <= max_seconds:
         return []
+    if max_seconds <= 0:
+        return ["near-duplicates were not looked for, as asked"]
     said = f"near-duplicates were not looked for: among {len(rows)} images of {dims} numbers each it would take about"
     return [f"{said} {round(seconds / 60) or 1} minutes. Have it done with --duplicates always"]
 

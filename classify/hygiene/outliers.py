@@ -1,5 +1,6 @@
 """Images unlike all others: far from their k-th nearest neighbour, by a measure that outliers do not move."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ MAD_TO_SD = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
 
 MAX_SECONDS = 60.0
+Read = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,22 @@ class Outliers:
         return len(self.at)
 
 
-def find_outliers(unit: np.ndarray, y: np.ndarray, *, max_seconds: float = MAX_SECONDS) -> Outliers:
-    """Find rows far from all others: rows of length 1 (n, D), labels (n,) -> those far beyond what is usual.
+def find_outliers(read: Read, dims: int, y: np.ndarray, *, max_seconds: float = MAX_SECONDS) -> Outliers:
+    """Find rows far from all others: `read(at)` gives rows of length 1 (m, dims), y (n,) their labels.
 
     The distance is that to the k-th nearest of all rows, k = max(10, sqrt(n_c)) with the n_c rows of its class; where
     this would take longer than allowed, to the k-th nearest of its own class.
     """
-    sizes = np.bincount(y)[y] if len(y) else np.array([], dtype=np.int64)
-    if len(unit) < MIN_ROWS:
+    n, sizes = len(y), np.bincount(y, minlength=1)
+    if n < MIN_ROWS:
         return _none(f"outliers are not looked for among fewer than {MIN_ROWS} images")
-    k = np.maximum(10, np.sqrt(sizes).astype(np.int64))
-    if seconds_for(len(unit), unit.shape[1]) <= max_seconds:
-        return _beyond(_kth(unit, k), "all")
-    if sum(seconds_for(n, unit.shape[1]) for n in np.bincount(y).tolist()) <= max_seconds:
-        note = f"outliers are looked for class by class: among all {len(unit)} images it would take minutes"
-        return _beyond(_by_class(unit, y, k), "class", note)
-    return _none(f"outliers are not looked for: among {len(unit)} images it would take minutes")
+    k = np.maximum(10, np.sqrt(sizes[y]).astype(np.int64))
+    if seconds_for(n, dims) <= max_seconds:
+        return _beyond(_kth(read(np.arange(n)), k), "all")
+    if sum(seconds_for(size, dims) for size in sizes.tolist()) <= max_seconds:
+        note = f"outliers are looked for class by class: among all {n} images it would take minutes"
+        return _beyond(_by_class(read, y, k), "class", note)
+    return _none(f"outliers are not looked for: among {n} images it would take minutes")
 
 
 def _kth(unit: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -60,13 +62,13 @@ def _kth(unit: np.ndarray, k: np.ndarray) -> np.ndarray:
     return distances[np.arange(len(unit)), k - 1]
 
 
-def _by_class(unit: np.ndarray, y: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _by_class(read: Read, y: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return the same among the rows of its own class; NaN for rows of a class of too few."""
-    found = np.full(len(unit), np.nan, np.float32)
+    found = np.full(len(y), np.nan, np.float32)
     for code in np.unique(y):
         rows = np.flatnonzero(y == code)
         if len(rows) >= MIN_ROWS:
-            found[rows] = _kth(unit[rows], k[rows])
+            found[rows] = _kth(read(rows), k[rows])
     return found
 
 

@@ -134,6 +134,12 @@ def test_what_would_take_too_long_is_left_out_aloud_and_equal_images_are_found(p
     assert "--duplicates always" in found.notes[0]
 
 
+def test_it_can_be_left_out_by_the_users_wish(planted) -> None:
+    found = find_duplicates(planted, "penultimate", np.arange(len(planted.ids)), max_seconds=0)
+    assert not found.searched
+    assert found.notes == ["near-duplicates were not looked for, as asked"]
+
+
 def test_no_more_images_are_decoded_than_allowed_the_nearest_first(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near, "MAX_LOOKS", 4)
     images, _ = open_images(planted)

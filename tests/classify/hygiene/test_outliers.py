@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from classify.hygiene.neighbours import to_unit
-from classify.hygiene.outliers import THRESHOLD, find_outliers
+from classify.hygiene.neighbours import seconds_for, to_unit
+from classify.hygiene.outliers import THRESHOLD, Outliers, find_outliers
 
 N = 300
+HALF_AS_LONG = 0.6 * seconds_for(N, 8)
 
 
 def clouds(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -16,6 +17,10 @@ def clouds(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return to_unit(X.astype(np.float32)), y
 
 
+def outliers_of(unit: np.ndarray, y: np.ndarray, **options: float) -> Outliers:
+    return find_outliers(lambda at: unit[at], unit.shape[1], y, **options)
+
+
 def kth_distance(unit: np.ndarray, k: int) -> np.ndarray:
     distance = 1 - unit.astype(np.float64) @ unit.astype(np.float64).T
     return np.sort(distance, axis=1)[:, k]  # the first is the row itself
@@ -23,7 +28,7 @@ def kth_distance(unit: np.ndarray, k: int) -> np.ndarray:
 
 def test_what_points_elsewhere_is_found() -> None:
     unit, y = clouds()
-    found = find_outliers(unit, y)
+    found = outliers_of(unit, y)
     assert sorted(found.at[:3].tolist()) == [147, 148, 149]
     assert (found.among, found.note) == ("all", "")
     assert len(found) < 0.05 * N
@@ -32,7 +37,7 @@ def test_what_points_elsewhere_is_found() -> None:
 
 def test_distance_and_score_are_those_of_a_plain_computation() -> None:
     unit, y = clouds()
-    found = find_outliers(unit, y)
+    found = outliers_of(unit, y)
     plain = kth_distance(unit, 12)  # the root of 150 rows a class
     usual = np.median(plain)
     score = (plain - usual) / (1.4826 * np.median(abs(plain - usual)))
@@ -43,8 +48,7 @@ def test_distance_and_score_are_those_of_a_plain_computation() -> None:
 
 def test_class_by_class_where_all_would_take_too_long_and_said_so() -> None:
     unit, y = clouds()
-    full = N * N * (8 + 128) / 2.5e10
-    found = find_outliers(unit, y, max_seconds=0.6 * full)
+    found = outliers_of(unit, y, max_seconds=HALF_AS_LONG)
     assert found.among == "class"
     assert "class by class" in found.note
     assert sorted(found.at[:3].tolist()) == [147, 148, 149]
@@ -53,7 +57,7 @@ def test_class_by_class_where_all_would_take_too_long_and_said_so() -> None:
 
 def test_nothing_is_searched_beyond_the_time_or_among_a_few() -> None:
     unit, y = clouds()
-    late, few = find_outliers(unit, y, max_seconds=0), find_outliers(unit[:20], y[:20])
+    late, few = outliers_of(unit, y, max_seconds=0), outliers_of(unit[:20], y[:20])
     assert (len(late), late.among) == (0, "nothing")
     assert "minutes" in late.note
     assert (len(few), few.among) == (0, "nothing")
@@ -63,12 +67,12 @@ def test_nothing_is_searched_beyond_the_time_or_among_a_few() -> None:
 def test_classes_of_a_few_are_passed_over_class_by_class() -> None:
     unit, _ = clouds()
     y = np.repeat([0, 1, 2], [140, 150, 10])
-    found = find_outliers(unit, y, max_seconds=0.6 * N * N * (8 + 128) / 2.5e10)
+    found = outliers_of(unit, y, max_seconds=HALF_AS_LONG)
     assert found.among == "class"
     assert found.at.max() < 290
 
 
 @pytest.mark.parametrize("row", [[1, 0], [0, 0]])
 def test_rows_that_are_all_alike_have_no_outliers(row: list[float]) -> None:
-    found = find_outliers(np.array([row] * 40, np.float32), np.zeros(40, np.int64))
+    found = outliers_of(np.array([row] * 40, np.float32), np.zeros(40, np.int64))
     assert len(found) == 0
