@@ -9,6 +9,7 @@ else a liar makes up, as the support vectors of an SVC, may crash it. The formul
 
 import io
 import json
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from types import ModuleType
@@ -29,9 +30,9 @@ SCHEMA, MAX_SCHEMA_BYTES = "schema.json", 64 << 20
 REMEDY = "Take a head of ours (logistic, ridge, knn, ...), or another classifier of scikit-learn"
 BROKEN = (
     *(ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, AssertionError),
-    *(EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile),
+    *(EOFError, OSError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile),
 )
-"""What skops and scikit-learn raise at a file that nobody wrote with them. RuntimeError holds RecursionError."""
+"""What skops, numpy and scikit-learn raise at a file that they did not write. RuntimeError holds RecursionError."""
 
 
 def store_model(model: Any, width: int) -> bytes:

@@ -12,8 +12,8 @@ from extract.errors import FitError
 
 MAX_ROWS, MAX_BYTES = 20_000, 64 << 20
 """Of the reference rows in a bundle, as float16: they travel with it, and each prediction compares with all of them."""
-MAX_QUERIES = 5000
-"""Reference rows whose distances give the threshold: at the 95 % quantile of so many, 5 % are known to 0.3 %."""
+MAX_QUERIES = 2000
+"""Reference rows whose distances give the threshold: of so many, the share of 5 % beyond it is known to 0.5 %."""
 QUANTILE = 0.95
 FEWEST_NEIGHBOURS = 10
 BLOCK_ROWS = 256

@@ -180,6 +180,15 @@ def giant_array(data: bytes) -> bytes:
     return out.getvalue()
 
 
+def open_header(data: bytes) -> bytes:
+    """Take the closing bracket away from the header of every array."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) if name == "schema.json" else old.read(name).replace(b"}", b" ", 1))
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -193,6 +202,7 @@ def giant_array(data: bytes) -> bytes:
         (lambda data: rewritten(data, lambda outline: None, zipfile.ZIP_DEFLATED), "the file"),
         (lambda data: rewritten(data, lambda outline: outline.update(protocol="x")), "not a head"),
         (giant_array, "not a head"),
+        (open_header, "not a head"),
     ],
 )
 def test_what_is_no_stored_head_is_refused(change, said):
