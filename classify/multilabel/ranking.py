@@ -27,16 +27,16 @@ def steps_of(y: np.ndarray, scores: np.ndarray, unit: np.ndarray, n_units: int) 
     """Rank the rows of one class by score: y (n,) bool, scores (n,), unit (n,) codes."""
     order = np.argsort(-scores, kind="stable")
     ranked, y = scores[order], y[order]
-    tie = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])]).astype(np.int64)
+    tie = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])])
     rises = np.bincount(tie, weights=y) > 0
     step = (np.cumsum(rises) - rises)[tie]
-    n_steps, inside = int(rises.sum()), step < rises.sum()
+    size, inside = int(rises.sum()), step < rises.sum()
 
     def tally(at: np.ndarray) -> csr_array:
-        ones = np.ones(int(at.sum()), dtype=np.float32)
-        return csr_array((ones, (step[at], unit[order[at]])), shape=(n_steps, n_units))
+        starts = np.concatenate([[0], np.bincount(step[at], minlength=size).cumsum()])
+        return csr_array((np.ones(starts[-1], np.float32), unit[order[at]], starts), shape=(size, n_units))
 
-    return Steps(n_steps, tally(inside), tally(y))
+    return Steps(size, tally(inside), tally(y))
 
 
 def _area(hits: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -80,7 +80,15 @@ def drawn_aps(
 
 def average_precisions(Y: np.ndarray, scores: np.ndarray, form: str = "area") -> np.ndarray:
     """Average precision of each class: Y bool and scores (n, k) -> (k,), NaN where no row has the class."""
-    return drawn_aps(Y, scores, np.arange(len(Y)), np.ones((len(Y), 1)), form)[:, 0]
+    return np.array([_ap(y, column, form) if y.any() else np.nan for y, column in zip(Y.T, scores.T, strict=True)])
+
+
+def _ap(y: np.ndarray, scores: np.ndarray, form: str) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(y) - 1)
+    hits = np.cumsum(y[order])[last, None]
+    return float(FORMS[form](hits, hits / (last[:, None] + 1))[0])
 
 
 def mean_ap(aps: np.ndarray) -> np.ndarray:

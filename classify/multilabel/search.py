@@ -1,7 +1,7 @@
 """Which tap, transform and C: scanned by ridge regression, refined by logistic regression, chosen by mean AP."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,8 +21,8 @@ N_REFINED = 3
 """Candidates that go on from the scan."""
 SEARCH_TOL, FINAL_TOL = 1e-4, 1e-6
 """Of the gradient: at the first, scores out of fold are right to a hundredth."""
-SCAN_BYTES = 1 << 30
-"""Of the scores of several penalties at a time."""
+STRIDES = (8, 4, 2, 1)
+"""Along the path of penalties: the first all along it, the others to either side of the best."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def scan(task: Task, layers: tuple[str, ...], transform: str) -> Trial:
     started = time.perf_counter()
     rows, targets = task.rows(layers, transform), np.where(task.part.Y, np.int8(1), np.int8(-1))
     path, unit = _path(task, rows, targets, transform)
-    found = max(_scored(task, path, _mean_of_others(targets, unit)), key=lambda tried: tried[:2])
-    value, alpha, scores = found
+    value, alpha, scores = _best_penalty(task, path, _mean_of_others(targets, unit))
     drawn, seconds = task.drawn(scores, task.counts), time.perf_counter() - started
     return Trial(layers, transform, rows.shape[1], "ridge", {"alpha": alpha}, scores, value, drawn, seconds)
 
@@ -86,16 +85,21 @@ def _path(task: Task, rows: Rows, targets: np.ndarray, transform: str) -> tuple[
     return fold_path(rows, targets, task.folds, None, transform), fold_of
 
 
-def _scored(task: Task, path: RidgePath, shift: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Yield mean AP, penalty and scores (n, k) float32 of each penalty, some of them at a time."""
-    step = max(1, SCAN_BYTES // (4 * shift.size))
-    for start in range(0, len(path.lams), step):
-        lams = path.lams[start : start + step]
-        scores = np.empty((len(lams), *shift.shape), dtype=np.float32)
-        for at, which, found in path.again(lams):
-            scores[which, at] = (found - shift[at, None]).swapaxes(0, 1)
-        for number, lam in enumerate(lams.tolist()):
-            yield task.value(scores[number]), lam, scores[number].copy()
+def _best_penalty(task: Task, path: RidgePath, shift: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Close in on the penalty of the highest mean AP, of equals the largest: -> mean AP, penalty, scores (n, k).
+
+    A third of the path is scored: mean AP has one peak along it, up to noise.
+    """
+    values: dict[int, float] = {}
+    best, kept = 0, np.empty(0)
+    for stride in STRIDES:
+        near = (best - stride, best + stride) if values else range(0, len(path.lams), stride)
+        for number in (each for each in near if 0 <= each < len(path.lams)):
+            scores = (path.scores(number) - shift).astype(np.float32)
+            values[number] = task.value(scores)
+            if number == max(values, key=lambda each: (values[each], each)):
+                best, kept = number, scores
+    return values[best], float(path.lams[best]), kept
 
 
 def _mean_of_others(targets: np.ndarray, unit: np.ndarray) -> np.ndarray:

@@ -6,21 +6,29 @@ import pytest
 from PIL import Image, ImageDraw
 from planted import CLASSES, planted
 from scipy.special import expit
+from tiny_features import FakeFeatures
 
+from classify.bundle import Bundle, read_bundle, write_bundle
 from classify.multilabel.data import read_multilabel
-from classify.multilabel.fit import MultiSpec, fit_multilabel
+from classify.multilabel.fit import MultiFit, MultiSpec, fit_multilabel
 from classify.multilabel.metrics import METRICS
 from classify.scoring import ROWWISE, join
 from extract.errors import OptionError
 from extract.run import extract
+from extract.store import FeatureSet
 from tests.tiny import features_of, tiny_spec
 
 SHAPES = {"circle": ("ellipse", "red"), "square": ("rectangle", "lime"), "bar": ("rectangle", "blue")}
 
 
-@pytest.fixture
-def fitted(make_features):
-    features = planted(make_features)
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    weights = tmp_path_factory.mktemp("fitted") / "weights.safetensors"
+
+    def make(labels: np.ndarray, names: list[str], **known) -> FakeFeatures:
+        return FakeFeatures(labels=labels, label_names=names, weights_path=weights, **known)
+
+    features = planted(make)
     data = read_multilabel(features)
     return features, data, fit_multilabel(features, data, MultiSpec(cv=3))
 
@@ -111,3 +119,18 @@ def test_shapes_are_told_apart_from_a_manifest_of_several_labels(tmp_path):
     assert found.metrics["labels"]["several"] > 20
     assert found.metrics["test"]["map"]["value"] > 0.8
     assert found.metrics["test"]["map"]["value"] > found.metrics["baseline"] + 0.25
+    again = bundled(features, found, tmp_path / "bundle")
+    blocks = {layer: features.read(layer, data.test.rows) for layer in found.layers}
+    np.testing.assert_allclose(again.probabilities(blocks), expit(found.scores), atol=1e-6)
+    np.testing.assert_array_equal(again.label_thresholds, found.thresholds)
+
+
+def bundled(features: FeatureSet, found: MultiFit, folder: Path) -> Bundle:
+    head = "logistic", "linear", found.params, found.classes, 1.0, found.linear.arrays()
+    made = Bundle(
+        features.recipe, found.layers, found.transform, *head, task="multi", label_thresholds=tuple(found.thresholds)
+    )
+    test = read_multilabel(features).test.rows
+    blocks = {layer: features.read(layer, test) for layer in found.layers}
+    write_bundle(folder, made, weights=features.weights_path, blocks=blocks, expected=found.scores)
+    return read_bundle(folder)

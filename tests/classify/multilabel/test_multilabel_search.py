@@ -62,6 +62,14 @@ def test_the_scan_scores_each_row_by_the_others_but_for_their_mean(make_features
     np.testing.assert_allclose(trial.scores, expected, atol=1e-4)
 
 
+def test_the_scan_finds_the_best_of_all_penalties_without_trying_each(make_features, monkeypatch):
+    task = task_of(planted(make_features))
+    found = scan(task, ("late",), "std")
+    monkeypatch.setattr(searching, "STRIDES", (1,))
+    best = scan(task, ("late",), "std")
+    assert (found.value, found.params) == (best.value, best.params)
+
+
 def test_labels_that_nothing_tells_are_ranked_at_chance_and_not_below(make_features):
     found = {True: [], False: []}
     for seed in range(6):
