@@ -50,9 +50,13 @@ def _in_words(found: Metrics) -> str:
     return (
         f"<p>On the test images its probabilities are off by <strong>{percent(off)}</strong> on average "
         f"(expected calibration error; {percent(dig(found, 'test', 'ece_before'))} before): {read}. "
-        f"The scores are divided by a temperature of {decimal(found.get('temperature'))}, "
-        "fitted on answers out of fold.</p>"
+        f"The scores are divided by {_temperature(found)}, fitted on answers out of fold.</p>"
     )
+
+
+def _temperature(found: Metrics) -> str:
+    own = "a temperature for each class" if found.get("temperatures") else ""
+    return own or f"a temperature of {decimal(found.get('temperature'))}"
 
 
 def _bins(rows: Any) -> list[Bin]:
@@ -101,9 +105,10 @@ def _sets(found: Metrics) -> str:
 def _abstain(found: Metrics) -> str:
     by = f" {found['by']}" if found.get("by") in ("accuracy", "coverage") else ""
     asked = f" (asked for: {percent(found['asked'])}{by})" if found.get("asked") is not None else ""
+    held = found.get("test") or found
     return (
         f"<strong>Declining to answer</strong> below a probability of {percent(found.get('threshold'))}{asked}: "
-        f"it answers {share(found.get('coverage'))} of the images, and {share(found.get('accuracy_of_answered'))} of "
+        f"it answers {share(held.get('coverage'))} of the images, and {share(held.get('accuracy_of_answered'))} of "
         "these answers are right."
     )
 

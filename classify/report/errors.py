@@ -1,8 +1,12 @@
 """The worst errors: wrong answers given with the most confidence."""
 
+from typing import Any
+
+from classify.multilabel.labels import SEPARATOR
 from classify.report.evidence import Evidence, Section
 from classify.report.text import clipped, percent, plural
-from classify.report.thumbnails import MAX_WORST, card, cards, worst_errors
+from classify.report.thumbnails import MAX_WORST, card, cards
+from classify.report.worst import sureness, worst_errors
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -16,8 +20,8 @@ def section(evidence: Evidence) -> Section | None:
         card(
             [row["id"]],
             [
-                f"<strong>named {clipped(row['predicted'])}</strong>is {clipped(row['label'])}",
-                f"{percent(row.get('probability'))} sure",
+                f"<strong>named {_names(row['predicted'])}</strong>is {_names(row['label'])}",
+                f"{percent(sureness(row))} sure",
             ],
             evidence.pictures,
         )
@@ -28,3 +32,8 @@ def section(evidence: Evidence) -> Section | None:
         "All are in <code>predictions.csv</code>.</p>"
     )
     return Section("errors", "Worst errors", said + cards(shown))
+
+
+def _names(cell: Any) -> str:
+    """Write the labels of a cell so that a line can break between them."""
+    return clipped(str(cell).replace(SEPARATOR, ", "))

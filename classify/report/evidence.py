@@ -49,5 +49,6 @@ def is_measure(found: Any) -> TypeGuard[Mapping[str, float]]:
 def leading(evidence: Evidence) -> str | None:
     """Name the measure that the page leads with; None where nothing was measured."""
     measured = evidence.get("test") or evidence.get("cv") or {}
-    names = [name for name in (evidence.get("imbalance", "leads"), *LEADERS, *measured) if name]
+    asked = (evidence.get("protocol", "metric"), evidence.get("imbalance", "leads"))
+    names = [name for name in (*asked, *LEADERS, *measured) if name]
     return next((name for name in names if is_measure(measured.get(name))), None)

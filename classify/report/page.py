@@ -55,7 +55,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1rem;list-style:none;padding:0;marg
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 caption{text-align:left;padding-bottom:.3rem}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom}
+th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom;white-space:normal}
 .matrix td{text-align:center;min-width:2.2rem;padding:.25rem .3rem;border:1px solid var(--line)}
 .matrix .hit{font-weight:700}.matrix.tall thead th:not(:first-child) span{writing-mode:vertical-rl;
 transform:rotate(180deg);max-height:12rem}

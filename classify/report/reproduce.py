@@ -3,7 +3,7 @@
 import os
 import shlex
 
-from classify.report.evidence import Evidence, Metrics, Section
+from classify.report.evidence import Evidence, Metrics, Section, dig
 from classify.report.text import bullets, clipped, decimal, measure_name, number, printable
 
 
@@ -32,7 +32,7 @@ def section(evidence: Evidence) -> Section:
     typed = f"<pre><code>{printable(command)}</code></pre>" if command else ""
     facts = [
         f"features <code>{clipped(m.get('features'))}</code>, key <code>{printable(str(m.get('features_key')))}</code>",
-        f"seed {number(m.get('seed'))}, {number(m.get('folds'))} folds, "
+        f"seed {number(m.get('seed'))}, {_folds(m)}"
         f"chosen by {measure_name(str(m.get('metric') or 'accuracy'))}{_protocol(m)}",
     ]
     if m.get("seconds") is not None:
@@ -42,5 +42,13 @@ def section(evidence: Evidence) -> Section:
     return Section("again", "To do it again", f'{typed}{bullets(facts)}<p class="soft">{used}</p>')
 
 
+def _folds(m: Metrics) -> str:
+    return f"{number(m['folds'])} folds, " if m.get("folds") else ""
+
+
 def _protocol(m: Metrics) -> str:
-    return f", by the protocol {clipped(m['protocol'])}" if m.get("protocol") else ""
+    found = m.get("protocol")
+    if not found:
+        return ""
+    cited = f" ({clipped(found['citation'])})" if dig(found, "citation") else ""
+    return f", by the protocol {clipped(dig(found, 'protocol') or found)}{cited}"

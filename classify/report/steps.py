@@ -69,7 +69,9 @@ def _weakest(evidence: Evidence) -> str:
 
 def _use(evidence: Evidence) -> str:
     run = evidence.get("run")
-    return f"To use it: <code>offshelf predict {clipped(run)} IMAGES</code>" if run else ""
+    if not run or evidence.get("protocol", "kept") is False:
+        return ""
+    return f"To use it: <code>offshelf predict {clipped(run)} IMAGES</code>"
 
 
 RULES: tuple[Callable[[Evidence], str], ...] = (_useless, _crossing, _labels, _conflicts, _weakest, _more, _use)

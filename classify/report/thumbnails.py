@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from classify.report.evidence import Row
 from classify.report.text import clipped
+from classify.report.worst import worst_errors
 
 MAX_WORST, MAX_SUSPECTS, MAX_PAIRS, MAX_OUTLIERS = 12, 18, 9, 12
 """Images, or pairs of them, that a part of the page shows; the rest lies in its CSV file."""
@@ -17,12 +18,6 @@ MAX_PICTURES_CHARS = 2_000_000
 
 PICTURE = re.compile(r"data:image/(?:jpeg|webp|png);base64,[A-Za-z0-9+/]+={0,2}\Z")
 PAIRS = ("duplicates", "conflicts")
-
-
-def worst_errors(predictions: Sequence[Row]) -> list[Row]:
-    """Return the wrong answers, the surest first."""
-    wrong = [row for row in predictions if row["label"] != row["predicted"]]
-    return sorted(wrong, key=lambda row: -float(row.get("probability") or 0))
 
 
 def ordered_pairs(rows: Sequence[Row]) -> list[Row]:

@@ -1,5 +1,8 @@
 """Everything that was tried: each configuration with its scores, and whether its fit came to an end."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from classify.report.evidence import Evidence, Metrics, Row, Section, dig, is_measure
 from classify.report.taps import is_winner
 from classify.report.text import (
@@ -23,7 +26,7 @@ def section(evidence: Evidence) -> Section | None:
     """Show every configuration, the best first; those that did not converge say so."""
     rows = evidence.get("search") or []
     if not rows:
-        return None
+        return _by_protocol(evidence.get("protocol", "tried"))
     metric = str(evidence.get("metric") or "accuracy")
     ordered = sorted(rows, key=lambda row: -(dig(row, metric, "value") or 0))[:MAX_TRIED]
     names = [name for name in MEASURES if any(is_measure(row.get(name)) for row in ordered)]
@@ -34,6 +37,21 @@ def section(evidence: Evidence) -> Section | None:
     )
     summary = f"{plural(len(rows), 'configuration')}{_unfinished(rows)}"
     return Section("tried", "Everything tried", folded(summary, table(head, cells, caption)))
+
+
+def _by_protocol(rows: Any) -> Section | None:
+    """Show what a published protocol tried: its own columns, whatever they are."""
+    if not rows:
+        return None
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows[:MAX_TRIED]]
+    caption = f"{len(cells):,} of {len(rows):,}, in the order of the protocol"
+    made = table([clipped(name) for name in names], cells, caption)
+    return Section("tried", "Everything tried", folded(plural(len(rows), "setting"), made))
+
+
+def _cell(value: Any) -> str:
+    return interval(value) if is_measure(value) else params(value) if isinstance(value, Mapping) else number(value)
 
 
 def _unfinished(rows: list[Row]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from classify.plots import Point, dot_plot
-from classify.report.evidence import Evidence, dig, is_measure, leading
+from classify.report.evidence import Evidence, Metrics, dig, is_measure, leading
 from classify.report.steps import next_steps
 from classify.report.text import (
     beside,
@@ -16,6 +16,7 @@ from classify.report.text import (
     number,
     params,
     percent,
+    plural,
     printable,
     sentence,
     transform,
@@ -88,6 +89,8 @@ FOUND: dict[str, Callable[[Evidence, str, str], str]] = {
 
 def _against(evidence: Evidence, name: str | None) -> str:
     """Compare with always giving the commonest class; its balanced accuracy is one over the number of classes."""
+    if name == "map" and evidence.get("baseline") is not None:
+        return f"A ranking by chance would reach {percent(evidence.get('baseline'))}."
     n_classes = len(evidence.get("classes") or [])
     baseline = 1 / n_classes if name == "balanced_accuracy" and n_classes else evidence.get("baseline")
     found, _ = _measured(evidence, name)
@@ -112,13 +115,17 @@ def _facts(evidence: Evidence) -> str:
     facts = {
         "layer": f"<code>{layers(m)}</code>",
         "features": transform(m),
-        "head": f"{clipped(m.get('head') or '-')}, {params(m.get('params'))}",
+        "head": f"{clipped(m.get('head') or '-')}, {params(m.get('params'))}{_weighted(m)}",
         "classes": number(len(m.get("classes") or [])),
         "training images": number(m.get("n_train")),
         "test images": number(m.get("n_test")),
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items() if value != "-")
     return f'<dl class="facts">{rows}</dl>'
+
+
+def _weighted(m: Metrics) -> str:
+    return f", {clipped(m['class_weight'])} class weights" if m.get("class_weight") else ""
 
 
 def _how_sure(evidence: Evidence, name: str | None) -> str:
@@ -158,18 +165,19 @@ def _grouped(evidence: Evidence) -> str:
     found = evidence.get("grouping")
     if not found:
         return ""
-    said = sentence(str(found.get("words") or ""))
-    if is_measure(found.get("ungrouped")) and is_measure(found.get("grouped")):
-        said += (
-            f" Groups torn apart, cross-validation would read {percent(found['ungrouped']['value'])}; kept together it "
-            f"reads <strong>{percent(found['grouped']['value'])}</strong>."
-        )
-    return said
+    if found.get("words"):
+        return f"What grouping changes: {sentence(str(found['words']))}"
+    if not is_measure(found.get("ungrouped")) or not is_measure(found.get("grouped")):
+        return ""
+    return (
+        f"With its groups torn apart, cross-validation would read {percent(found['ungrouped']['value'])}; kept "
+        f"together it reads <strong>{percent(found['grouped']['value'])}</strong>."
+    )
 
 
 def _split(evidence: Evidence) -> str:
     said = f"How it was split: {printable(str(evidence.get('split')))}. " if evidence.get("split") else ""
     bad, unlabelled = evidence.get("n_bad") or 0, evidence.get("n_unlabelled") or 0
-    if bad or unlabelled:
-        said += f"{bad} images could not be read and {unlabelled} have no label; they were left out."
-    return said
+    counts = ((bad, "could not be read"), (unlabelled, "without a label"))
+    left_out = " and ".join(f"{plural(n, 'image')} {why}" for n, why in counts if n)
+    return f"{said}Left out: {left_out}." if left_out else said

@@ -90,7 +90,7 @@ def test_names_without_end_and_older_runs_fit_on_a_phone(tmp_path):
     predictions = [row | {"id": LONG, "label": LONG} for row in sample.predictions()]
     assert probe(tmp_path, render(metrics, predictions, findings), 360)["outside"] == []
     assert probe(tmp_path, render(sample.old_metrics(), predictions), 360)["outside"] == []
-    assert probe(tmp_path, render(sample.multi_metrics(), predictions), 360)["outside"] == []
+    assert probe(tmp_path, render(sample.multi_metrics(), sample.multi_predictions()), 360)["outside"] == []
 
 
 def test_every_picture_is_shown_and_nothing_is_loaded(page, tmp_path):

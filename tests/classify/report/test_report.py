@@ -110,11 +110,25 @@ def test_a_run_of_an_older_version_is_shown_as_far_as_it_goes():
 
 
 def test_several_labels_an_image_are_led_by_the_average_precision():
-    text = Tags(render(sample.multi_metrics(), PREDICTIONS)).text
+    text = Tags(render(sample.multi_metrics(), sample.multi_predictions())).text
     assert "flowers: 78.0 % mean average precision" in text
+    assert "A ranking by chance would reach 21.0 %." in text
+    assert "corrected for having been chosen it is 77.0 % (75.0 % to 79.0 %)" in text
     assert "What is taken for what" not in text
-    assert "average precision" in text
-    assert "70.0 % (68.0 % to 72.0 %)" in text
+    assert "named from" in text
+    assert "a temperature for each class" in text
+    assert "named daisy, iris, tulip" in text
+    assert "90.0 % sure" in text
+
+
+def test_a_published_protocol_leads_with_its_metric_and_shows_what_it_tried():
+    text = Tags(render(sample.protocol_metrics(), PREDICTIONS)).text
+    assert f"flowers: {METRICS['test']['balanced_accuracy']['value'] * 100:.1f} % right, class by class" in text
+    assert "by the protocol kornblith (Kornblith et al. 2019)" in text
+    assert "6 settings" in text
+    assert "C = 0.001" in text
+    assert "To use it" not in text
+    assert "Layer by layer" not in text
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,7 +3,8 @@ import sample_report as sample
 from page_tags import Tags
 
 from classify.report import render, thumbnails, wanted_thumbnails
-from classify.report.thumbnails import MAX_OUTLIERS, MAX_PAIRS, MAX_SUSPECTS, MAX_WORST, safe_pictures, worst_errors
+from classify.report.thumbnails import MAX_OUTLIERS, MAX_PAIRS, MAX_SUSPECTS, MAX_WORST, safe_pictures
+from classify.report.worst import sureness, worst_errors
 
 GOOD = "data:image/png;base64,iVBORw0KGgo="
 
@@ -74,3 +75,11 @@ def test_pairs_across_the_split_come_first_then_those_with_two_labels():
     rows = [pair("near", "train", "x", 0.1), pair("far", "train", "x", 0.2), pair("two", "train", "y", 0.3)]
     rows.append(pair("across", "test", "x", 0.4))
     assert [row["id_a"] for row in thumbnails.ordered_pairs(rows)] == ["across", "two", "near", "far"]
+
+
+def test_of_several_labels_the_wrongest_counts():
+    row = {"id": "a", "label": "cat|dog", "predicted": "cat|cow", "probabilities": {"cat": 0.9, "dog": 0.2, "cow": 0.7}}
+    assert sureness(row) == 0.8
+    assert sureness(row | {"label": "cat|cow|dog"}) == 0.8
+    assert sureness(row | {"label": "-"}) == 0.9
+    assert sureness(row | {"probabilities": None}) is None

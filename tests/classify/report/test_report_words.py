@@ -43,8 +43,10 @@ def test_the_verdict_says_how_many_are_right_and_against_what():
         f"clearly better than always giving the class that is commonest in training ({percent(m['baseline'])})" in text
     )
     assert "In cross-validation its accuracy reads 91.3 %; corrected for having been chosen it is 89.8 %" in text
-    assert "Images of one plant were kept in one fold (212 plants). Groups torn apart" in text
-    assert "would read 95.1 %; kept together it reads 91.3 %" in text
+    assert "What grouping changes: 212 groups: 95.1% where a group may be trained and tested on" in text
+    assert "Left out: 3 images could not be read." in text
+    wordless = text_of(m | {"grouping": m["grouping"] | {"words": None}})
+    assert "would read 95.1 %; kept together it reads 91.3 %" in wordless
 
 
 def test_no_better_than_the_commonest_class_is_said_first():
