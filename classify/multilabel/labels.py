@@ -91,8 +91,11 @@ def rare_words(classes: Sequence[str], Y: np.ndarray) -> list[str]:
     positives = Y.sum(axis=0)
     few = [f"{name!r}" for name, n in zip(classes, positives, strict=True) if n < FEWEST]
     nearly_all = [f"{name!r}" for name, n in zip(classes, positives, strict=True) if n >= FEWEST > len(Y) - n]
-    why = [(few, f"fewer than {FEWEST} training images have"), (nearly_all, "all training images but one at most have")]
-    return [f"{words} {_some(names)}: not learned" for names, words in why if names]
+    why = [
+        (few, f"fewer than {FEWEST} training images have", "not learned"),
+        (nearly_all, "all training images but one at most have", "not learned; leave it out of the labels"),
+    ]
+    return [f"{words} {_some(names)}: {so}" for names, words, so in why if names]
 
 
 def _some(names: list[str]) -> str:

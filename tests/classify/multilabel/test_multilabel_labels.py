@@ -70,5 +70,5 @@ def test_classes_that_too_few_have_or_lack_are_rare_and_named():
     assert rare(Y).tolist() == [True, False, False, True, True]
     assert rare_words(list("abcde"), Y) == [
         "fewer than 2 training images have 'a', 'e': not learned",
-        "all training images but one at most have 'd': not learned",
+        "all training images but one at most have 'd': not learned; leave it out of the labels",
     ]
