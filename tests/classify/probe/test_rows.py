@@ -7,6 +7,8 @@ from tiny_features import FakeFeatures
 from classify.probe.rows import array_rows, block_slices, bytes_of, in_memory, read_rows, stored_rows, subset
 from classify.scoring import signed_root_unit, unit
 from extract.errors import FitError
+from extract.store import FeatureSet
+from tests.extract.store.tiny_cache import put_set
 
 
 @pytest.fixture
@@ -51,6 +53,15 @@ def test_streamed_rows_are_those_of_the_features_after_their_map(features, trans
     expected = mapped(features.X["a"][chosen])
     assert (gathered(rows) == expected).all()
     assert (rows.take(np.array([6, 3])) == expected[[6, 3]]).all()
+
+
+def test_rows_stream_from_the_shards_of_a_cache(tmp_path):
+    stored = FeatureSet(put_set(tmp_path, [[0, 1, 2], [3, 4]]).index).check()
+    chosen = np.array([4, 0, 3, 1])
+    rows = replace(stored_rows(stored, ("a:gem", "penultimate"), "pow", chosen), block_bytes=5 * 4)
+    expected = np.concatenate([unit(stored.read(layer, chosen)) for layer in ("a:gem", "penultimate")], axis=1)
+    assert rows.shape == (4, 5)
+    assert np.allclose(gathered(rows), signed_root_unit(expected), rtol=1e-6)
 
 
 def test_several_layers_stand_side_by_side_each_of_length_1(features):
