@@ -71,11 +71,11 @@ def _configuration(layers: list[str], transform: str, head: str, params: dict, s
 def curve() -> dict:
     a, eta, N = 0.035, 2.1, 1280
 
-    def error(n: float, half: float) -> dict:
-        return {"n": n, "error": measure(a + eta / math.sqrt(n), half)}
+    def error(n: float, half: float, off: float = 0.0) -> dict:
+        return {"n": n, "error": measure(a + eta / math.sqrt(n) + off, half)}
 
     return {
-        "points": [error(N // part, 0.012 + 0.004 * part) | {"runs": part} for part in (8, 4, 2, 1)],
+        "points": [error(N // part, 0.012 + 0.004 * part, 0.004) | {"runs": part} for part in (8, 4, 2, 1)],
         "a": a,
         "eta": eta,
         "band_sd": 0.008,

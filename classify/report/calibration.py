@@ -95,10 +95,15 @@ def _promises(found: Metrics) -> list[str]:
 
 def _sets(found: Metrics) -> str:
     each = ", each class by a threshold of its own" if found.get("class_conditional") else ""
+    missed = dig(found, "coverage", "high")
+    less = missed is not None and missed < 1 - found["alpha"]
+    kept = (
+        " <strong>That is less than promised</strong>: the test images differ from the training ones." if less else ""
+    )
     return (
         f"<strong>Sets of answers</strong> that shall hold the truth {percent(1 - found['alpha'])} of the time{each}: "
         f"on the test images they hold it {share(found.get('coverage'))} of the time, "
-        f"with {decimal(found.get('mean_size'))} classes on average."
+        f"with {decimal(found.get('mean_size'))} classes on average.{kept}"
     )
 
 

@@ -51,6 +51,14 @@ def with_twice(found: Any) -> Size | None:
     return min(curve.predicted, key=lambda size: abs(size.n - twice), default=None)
 
 
+def right_now(found: Metrics) -> float:
+    """Return the share of right answers at the largest size: of the curve, as the prediction is; else as measured."""
+    largest = max(_sizes(found["points"]), key=lambda size: size.n)
+    if found.get("a") is None or found.get("eta") is None:
+        return largest.value
+    return 1 - found["a"] - found["eta"] * largest.n**-0.5
+
+
 def verdict_of(found: Metrics) -> str:
     """Return data-limited, saturated or undecided, as the run says or as twice the images promise."""
     said, slope = found.get("verdict"), found.get("slope_per_doubling")
@@ -63,11 +71,10 @@ def _twice(found: Metrics) -> str:
     then = with_twice(found)
     if then is None:
         return ""
-    now = max(_sizes(found["points"]), key=lambda size: size.n)
     likely = f"{percent(then.low)} to {percent(then.high)}"
     return (
         f"With <strong>twice the training images</strong> of the same kind, expect about "
-        f"<strong>{percent(then.value)}</strong> ({likely}) instead of {percent(now.value)}: "
+        f"<strong>{percent(then.value)}</strong> ({likely}) instead of {percent(right_now(found))}: "
         f"{VERDICTS[verdict_of(found)]}."
     )
 

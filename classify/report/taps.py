@@ -24,7 +24,7 @@ def tap_plot(metrics: Metrics) -> str:
     """Draw what each layer is good for: its best score out of fold, shallow to deep, as an SVG document."""
     name = _measure(metrics)
     points = [
-        Point(_tap(row), found["value"], found["low"], found["high"], is_chosen(row, metrics))
+        Point(_tap(row, metrics), found["value"], found["low"], found["high"], is_winner(row, metrics))
         for row in _shown(metrics)
         if is_measure(found := row.get(name))
     ]
@@ -33,9 +33,9 @@ def tap_plot(metrics: Metrics) -> str:
 
 
 def _shown(metrics: Metrics) -> list[Row]:
-    """Return the best of each tap, and after them the winner where it is on several taps side by side."""
+    """Return the best of each tap in the scan, and after them the winner where it is none of these."""
     rows = [*(metrics.get("per_layer") or [])]
-    if any(is_chosen(row, metrics) for row in rows):
+    if any(is_winner(row, metrics) for row in rows):
         return rows
     return rows + [row for row in metrics.get("search") or [] if is_winner(row, metrics)][:1]
 
@@ -47,19 +47,19 @@ def _measure(metrics: Metrics) -> str:
     return asked if any(is_measure(row.get(asked)) for row in rows) else FALLBACK
 
 
-def _tap(row: Row) -> str:
-    return " + ".join(map(str, row.get("layers") or [row.get("layer")]))
+def _taps(row: Row) -> list[str]:
+    return [*map(str, row.get("layers") or [row.get("layer")])]
 
 
-def is_chosen(row: Row, metrics: Metrics) -> bool:
-    """Say whether a row is on the tap or taps that were chosen."""
-    return [*(row.get("layers") or [row.get("layer")])] == [*(metrics.get("layers") or [])]
+def _tap(row: Row, metrics: Metrics) -> str:
+    apart = is_winner(row, metrics) and row not in (metrics.get("per_layer") or [])
+    return ("chosen: " if apart else "") + " + ".join(_taps(row))
 
 
 def is_winner(row: Row, metrics: Metrics) -> bool:
     """Say whether a row is the configuration that was chosen."""
     same = all(row.get(key) == metrics.get(key) for key in ("head", "params", "transform"))
-    return same and is_chosen(row, metrics)
+    return same and _taps(row) == [*map(str, metrics.get("layers") or [])]
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -70,7 +70,7 @@ def section(evidence: Evidence) -> Section | None:
     name = _measure(m)
     words = (
         f"<p>Shallow to deep, each with its best setting, by {_folds(m.get('folds'))} on the training images. "
-        f"★ marks what was chosen.</p>"
+        f"★ is the configuration that was chosen.</p>"
         f"<p>{_rule(evidence)}</p>"
         '<p class="soft">The best of several is a little too good: believe the test.</p>'
     )

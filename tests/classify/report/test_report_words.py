@@ -8,7 +8,7 @@ from page_tags import Tags
 from classify.report import command_line, render, tap_plot
 from classify.report.calibration import bins_of
 from classify.report.evidence import Evidence, leading
-from classify.report.growth import verdict_of, with_twice
+from classify.report.growth import right_now, verdict_of, with_twice
 from classify.report.steps import MAX_STEPS, next_steps
 from classify.report.text import decimal, number, percent, plural, sentence, share
 
@@ -113,7 +113,11 @@ def test_twice_the_data_is_read_from_the_prediction():
     assert twice.n == 2560
     assert twice.value == pytest.approx(1 - found["predictions"][0]["error"]["value"])
     assert twice.low == pytest.approx(1 - found["predictions"][0]["error"]["high"])
-    assert f"expect about {percent(twice.value)}" in text_of(sample.metrics())
+    now = 1 - found["a"] - found["eta"] / 1280**0.5
+    likely = f"{percent(twice.low)} to {percent(twice.high)}"
+    said = f"expect about {percent(twice.value)} ({likely}) instead of {percent(now)}: worth collecting."
+    assert said in text_of(sample.metrics())
+    assert right_now(found | {"a": None}) == pytest.approx(1 - found["points"][-1]["error"]["value"])
     assert with_twice(found | {"predictions": None}) is None
     assert "Limited by the number of images" in text_of(
         sample.metrics() | {"learning_curve": found | {"predictions": []}}
@@ -127,6 +131,13 @@ def test_twice_the_data_is_read_from_the_prediction():
 )  # fmt: skip
 def test_the_verdict_on_more_images(found, expected):
     assert verdict_of(found) == expected
+
+
+def test_sets_that_hold_less_than_promised_are_called_out():
+    promised = sample.calibration()
+    assert "less than promised" not in text_of(sample.metrics())
+    promised["conformal"] |= {"coverage": sample.measure(0.8)}
+    assert "less than promised" in text_of(sample.metrics() | {"calibration": promised})
 
 
 def test_bins_are_of_equal_mass_and_hold_every_answer():
@@ -160,5 +171,5 @@ def test_the_plot_of_taps_marks_the_chosen_one():
     joined = tap_plot(sample.metrics())
     assert joined.count("★") == 1
     assert joined.count("<circle") == len(sample.TAPS) + 1
-    assert "layer3:grid:2 + penultimate: 91.3%" in joined
+    assert "chosen: layer3:grid:2 + penultimate: 91.3%" in joined
     assert tap_plot({"features": "a/b", "layers": ["x"], "per_layer": None}).startswith("<svg")
