@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+from classify.terminal import echo_compare, echo_fit, percent
 from extract.errors import Interrupted, OffshelfError, OptionError
 from extract.spec import (
     COMPILERS,
@@ -198,10 +199,6 @@ def loading_options(command: Callable[..., None]) -> Callable[..., None]:
     return device_option(workers_option(batch_option(command)))
 
 
-def _percent(metric: dict[str, float]) -> str:
-    return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
-
-
 def _version() -> str:
     try:
         return version("offshelf")
@@ -244,7 +241,7 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
     click.echo(f"{done.first['rows']} images of handwritten digits, written to {done.images}\n")
     echo_extract(done.first)
     click.echo()
-    _echo_fit(done.metrics)
+    echo_fit(done.metrics)
     click.echo(f"\nThe same extraction once more: {done.second['computed']} computed, {done.second['reused']} reused.")
     click.echo(f"Try it: python pipeline.py predict {out} {done.images / 'test' / '7'}")
 
@@ -365,54 +362,101 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @main.command()
 @click.argument("features")
 @click.option("-l", "--layer", "layers", multiple=True, help="Taps to compare.  [default: all of the features]")
-@click.option("--head", default="logistic", help="logistic, linear-svm, ridge, knn, lda or centroid.")
+@click.option(
+    "--head",
+    default="logistic",
+    help="logistic, linear-svm, ridge, knn, lda, centroid, sgd, or a scikit-learn classifier by its import path.",
+)
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE[,VALUE]",
+    help="Values to try of a head by import path: n_estimators=100,300.",
+)
+@click.option("--class-weight", type=click.Choice(["balanced"]), help="Let all classes count alike.")
 @click.option("--strategy", type=click.Choice(["linear"]), default="linear", help="linear: a head on frozen features.")
-@click.option("--metric", default="accuracy", help="What the search maximises: accuracy, balanced_accuracy, macro_f1.")
+@click.option(
+    "--protocol",
+    help="Follow a published protocol: kornblith, clip, dinov2, dinov2-knn, vissl-svm, few-shot.",
+)
+@click.option(
+    "--few-shot", type=click.IntRange(1), metavar="K", help="Learn from K images a class, drawn several times."
+)
+@click.option("--draws", type=click.IntRange(5, 1000), default=5, help="How often few-shot draws.")
+@click.option(
+    "--metric",
+    default="auto",
+    help="What the search maximises: accuracy, balanced_accuracy, macro_f1; auto goes by how uneven the classes are.",
+)
 @click.option("--cv", type=click.IntRange(2, 100), default=5, help="Folds of the cross-validation.")
-@click.option("--group", type=click.Choice(["auto", "none"]), default="auto", help="auto keeps groups in one fold.")
+@click.option(
+    "--group",
+    default="auto",
+    metavar="auto|none|PATTERN",
+    help="Groups stay in one fold: those of the features, none, or what a pattern finds in the ids: '_([a-z]+)_'.",
+)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["auto", "always", "off"]),
+    default="auto",
+    help="Look for near-duplicates and keep them in one fold; auto: unless it would take minutes.",
+)
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="CSV (path,label) whose labels replace the stored ones."
 )
+@click.option("--multi-label", is_flag=True, help="An image may have several labels, written cat|dog.")
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
+@click.option("--alpha", type=float, default=0.1, help="Share of prediction sets that may miss the truth.")
+@click.option("--answer-accuracy", type=float, help="Abstain where answers would not be right as often as this: 0.95.")
+@click.option("--data", help="Where the images are, for thumbnails and near-duplicates.  [default: where they were]")
+@root_option
 @click.option("--seed", type=SEED, default=0, help="Seed of folds, hold-out and bootstrap.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where heads are fitted.")
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores", help="Fits at a time."
 )
 @cache_option
 @as_json
-def fit(features: str, as_json: bool, **options: Any) -> None:
+def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Train and test a classifier on cached features: NAME, NAME/KEY, or the path of a features.h5.
 
     \b
     Example: python pipeline.py fit photos --head logistic
+             python pipeline.py fit photos --head sklearn.ensemble.RandomForestClassifier --param max_depth=8,16
+             python pipeline.py fit photos --protocol kornblith
+             python pipeline.py fit photos --few-shot 5 --draws 20
     """
-    from classify.fit import FitSpec
     from classify.fit import fit as run
+    from classify.heads import parse_params
+    from classify.spec import FitSpec
 
+    spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), **options)
     with progress_bar() as bar:
-        metrics = run(FitSpec(features, **options), progress=bar)
-    print_json(metrics) if as_json else _echo_fit(metrics)
+        metrics = run(spec, progress=bar)
+    print_json(metrics) if as_json else echo_fit(metrics)
 
 
-def _echo_fit(metrics: dict[str, Any]) -> None:
-    chosen = metrics["layers"][0]
-    print_table(
-        ["tap", "dims", "CV accuracy, 95 %", ""],
-        [
-            [row["layer"], row["dims"], _percent(row["accuracy"]), "<- chosen" if row["layer"] == chosen else ""]
-            for row in metrics["per_layer"]
-        ],
-    )
-    settings = [f"{name}={_short(value)}" for name, value in metrics["params"].items()]
-    head = f"{metrics['head']} ({', '.join(settings)})" if settings else metrics["head"]
-    click.echo(f"\nChosen: {head} on {chosen}; {metrics['n_train']} training images.")
-    click.echo(f"Test accuracy: {_percent(metrics['test']['accuracy']).strip()} on {metrics['n_test']} images.")
-    click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the comparison."
+)
+@as_json
+def compare(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Put runs side by side, with intervals on their differences over the images that they share.
 
+    \b
+    Example: python pipeline.py compare photos runs/other -o compare.html
+    """
+    from classify.compare import compare as put_side_by_side
+    from classify.compare import render_compare
 
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    found = put_side_by_side(runs)
+    if output:
+        output.write_text(render_compare(found), encoding="utf-8")
+    print_json(found) if as_json else echo_compare(found)
 
 
 @main.command()
@@ -424,7 +468,11 @@ def _short(value: object) -> str:
     "-o", "--output", type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=True), default="-"
 )
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes to list per image.")
-@click.option("--abstain-below", type=click.FloatRange(0, 1), default=0.0, help="Mark answers of a lower probability.")
+@click.option(
+    "--abstain-below",
+    type=click.FloatRange(0, 1),
+    help="Mark answers of a lower probability.  [default: the run's own threshold]",
+)
 @root_option
 @loading_options
 def predict(
@@ -444,9 +492,9 @@ def predict(
 
 
 def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) -> None:
-    from classify.predict import csv_row
+    from classify.predict import CSV_FIELDS, csv_row
 
-    table = csv.DictWriter(output, ["id", "label", "probability", "abstained", "top", "status", "reason"])
+    table = csv.DictWriter(output, CSV_FIELDS)
     if not lines:
         table.writeheader()
     for answer in answers:
@@ -474,12 +522,17 @@ def evaluate(run: str, data: str, root: Path, as_json: bool, **options: Any) -> 
         return
     print_table(["metric", "value, 95 %"], [[name, _metric(name, value)] for name, value in done["metrics"].items()])
     click.echo(f"\n{done['n']} images, {done['n_bad']} bad.")
-    if done["unseen_classes"]:
+    if calibration := done.get("calibration"):
+        click.echo(f"Probabilities are off by {calibration['ece']:.1%} on average (expected calibration error).")
+    if conformal := done.get("conformal"):
+        covered, asked = percent(conformal["coverage"]).strip(), 1 - conformal["alpha"]
+        click.echo(f"Prediction sets hold the truth in {covered} of images; {asked:.0%} were asked for.")
+    if done.get("unseen_classes"):
         click.echo(f"Never seen in training, and so always wrong: {', '.join(done['unseen_classes'])}", err=True)
 
 
 def _metric(name: str, value: dict[str, float]) -> str:
-    return f"{value['value']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]" if name == "log_loss" else _percent(value)
+    return f"{value['value']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]" if name == "log_loss" else percent(value)
 
 
 @main.command()

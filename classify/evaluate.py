@@ -1,4 +1,4 @@
-"""How good: each metric with its 95 % interval, the confusion matrix, the classes one by one, the calibration error."""
+"""How good: each metric with its 95 % interval, the confusion matrix, and the classes one by one."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -172,10 +172,3 @@ def per_class(matrix: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def ece(probabilities: np.ndarray, y: np.ndarray, n_bins: int = 15) -> float:
-    """Expected calibration error over bins of equal mass: (n, C), (n,) -> 0..1."""
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    gap = (hit - confidence)[np.argsort(confidence, kind="stable")]
-    return float(sum(abs(part.sum()) for part in np.array_split(gap, min(n_bins, len(gap)))) / len(gap))

@@ -3,18 +3,37 @@
 import csv
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classify.bundle import holds_bundle
 from classify.folders import check_writable
+from classify.hygiene import write_findings
+from classify.hygiene.tables import FIELDS
 from classify.report import render
 from extract.errors import FitError
 from extract.store.reader import FeatureSet
 
-RUN_FILES = {"metrics.json", "predictions.csv", "report.html", "bundle"}
+FINDINGS = "findings"
+RUN_FILES = {"metrics.json", "predictions.csv", "out_of_fold.csv", "report.html", "bundle", FINDINGS}
 PREDICTION_FIELDS: tuple[str, ...] = ("id", "split", "label", "predicted", "probability")
+Rows = list[dict[str, Any]]
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a run leaves beside its bundle: metrics, answers for the test part and out of fold, findings by table.
+
+    `thumbnails` are data: URIs by the id of the image.
+    """
+
+    metrics: dict[str, Any]
+    predictions: Rows
+    out_of_fold: Rows
+    findings: dict[str, Rows]
+    thumbnails: dict[str, str | None]
 
 
 def run_folder(out: Path | None, features: FeatureSet) -> Path:
@@ -43,6 +62,8 @@ def check_replaceable(folder: Path) -> str | None:
         raise FitError(f"holds more than a run of ours: {others[0]!r}", where=str(folder), remedy=remedy)
     if "bundle" in names and not holds_bundle(folder / "bundle"):
         raise FitError("its bundle/ holds more than a bundle of ours", where=str(folder), remedy=remedy)
+    if FINDINGS in names and not _holds_findings(folder / FINDINGS):
+        raise FitError(f"its {FINDINGS}/ holds more than tables of ours", where=str(folder), remedy=remedy)
     return before
 
 
@@ -55,12 +76,23 @@ def _features_of_run(folder: Path) -> str | None:
         return None
 
 
-def write_evidence(folder: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
-    """Write metrics.json, predictions.csv and report.html. Names that are no UTF-8 keep their bytes in the CSV."""
-    text = json.dumps(metrics, indent=2, allow_nan=False)
+def _holds_findings(folder: Path) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {f"{name}.csv" for name in FIELDS}
+
+
+def write_evidence(folder: Path, found: Evidence) -> None:
+    """Write metrics.json, the answers, the findings and the page; names that are no UTF-8 keep their bytes in CSVs."""
+    text = json.dumps(found.metrics, indent=2, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "predictions.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    _write_rows(folder / "predictions.csv", found.predictions)
+    _write_rows(folder / "out_of_fold.csv", found.out_of_fold)
+    write_findings(folder / FINDINGS, found.findings)
+    page = render(found.metrics, found.predictions, found.findings, found.thumbnails)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.DictWriter(file, PREDICTION_FIELDS)
         writer.writeheader()
-        writer.writerows(predictions)
-    (folder / "report.html").write_text(render(metrics, predictions), encoding="utf-8")
+        writer.writerows(rows)

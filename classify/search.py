@@ -1,176 +1,161 @@
-"""Which tap and how strongly regularised: every configuration judged on the same folds by predictions out of fold."""
+"""Which taps, which transform, how strongly regularised: all scanned cheaply, the best few refined, one chosen."""
 
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from scipy.linalg import LinAlgWarning
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 
-from classify.dataset import Folds
-from classify.evaluate import Resamples, evaluate
-from classify.heads import Head, converged, pad
+from classify.probe.ridge import scan
+from classify.probe.transforms import candidates as transforms_for
+from classify.solvers import Solver
+from classify.statistics import bbc, one_standard_error
+from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress, Silent
 
-HARMLESS = (
-    ("self.within_class_std_dev_", ""),  # of features that are 0 everywhere, as ReLUs have them; our scores use none
-    ("", r"sklearn\.neighbors\._nearest_centroid"),  # the same deviation, where every class has one row
-    ("Only one sample available", ""),  # LDA shrinks such a class all the way, as it should
-)
-"""Warnings about no number that we use: (message, module) patterns."""
-_trouble = threading.local()
+N_REFINED = 3
+"""Candidates that the scan lets through, beside the taps side by side."""
+PLAIN_ORDER = ("std", "none", "l2", "pow", "pcaw")
+"""Transforms from the simplest: of equals the first is chosen."""
+TOGETHER = "std"
+"""What is done to several taps side by side, each of which has been brought to length 1."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One configuration: its `scores` (n, C) out of fold, dropped once it is beaten, and what they are worth."""
+class Found:
+    """What a search found: the chosen trial, all of them, the best of each tap, and what was chosen by which rule.
 
-    layer: str
-    dims: int
-    value: Any
-    metrics: dict[str, dict[str, float]]
-    seconds: float
-    converged: bool
-    scores: np.ndarray
-    at_limit: bool = False
-
-
-@dataclass(frozen=True)
-class Search:
-    """How configurations are compared: the head, the metric, the labels y (n,) and the folds that all share."""
-
-    head: Head
-    metric: str
-    y: np.ndarray
-    folds: Folds
-    resamples: Resamples
-    n_classes: int
-    seed: int = 0
-    jobs: int = 1
-
-    def run(
-        self, layers: Sequence[str], read: Callable[[str], np.ndarray], progress: Progress | None = None
-    ) -> tuple[Trial, list[Trial]]:
-        """Try every value on every layer, `read(layer)` being X (n, D): -> the best, with its scores, and all."""
-        kept: list[Trial] = []
-        trials: list[Trial] = []
-        with quiet_fits():
-            for layer in layers:
-                tried = self._layer(layer, np.asarray(read(layer), dtype=np.float64), progress or Silent())
-                kept = [self.best([*kept, *tried])]
-                trials += [replace(trial, scores=trial.scores[:0]) for trial in tried]
-        return kept[0], trials
-
-    def best(self, trials: Sequence[Trial]) -> Trial:
-        """Choose by the metric; of equals the smaller, then the more regularised."""
-        return max(trials, key=lambda t: (t.metrics[self.metric]["value"], -t.dims, self.head.strength(t.value)))
-
-    def _grid(self) -> list[Any]:
-        return self.head.values(min(len(train) for train, _ in self.folds))
-
-    def _layer(self, layer: str, X: np.ndarray, progress: Progress) -> list[Trial]:
-        """Try the grid on one layer, and beyond its edge for as long as that pays."""
-        trials = self._try(layer, X, self._grid(), progress)
-        while more := self._beyond(trials):
-            trials += self._try(layer, X, more, progress)
-        best = self.best(trials)
-        if self._leads(best, trials) and self.head.at_limit([trial.value for trial in trials], best.value):
-            trials = [replace(trial, at_limit=trial is best) for trial in trials]
-        return trials
-
-    def _beyond(self, trials: "list[Trial]") -> list[Any]:
-        best = self.best(trials)
-        return self.head.extend([t.value for t in trials], best.value) if self._leads(best, trials) else []
-
-    def _leads(self, best: Trial, trials: "list[Trial]") -> bool:
-        """Say whether no other value does as well: along a plateau there is nothing to follow beyond the grid."""
-        value = best.metrics[self.metric]["value"]
-        return sum(trial.metrics[self.metric]["value"] == value for trial in trials) == 1
-
-    def _try(self, layer: str, X: np.ndarray, values: list[Any], progress: Progress) -> list[Trial]:
-        """Fit every (value, fold) on one layer: X (n, D) -> a trial for each value."""
-        tasks = [(value, *fold) for value in values for fold in self.folds]
-        fits = []
-        progress.start(f"fit {layer}", len(tasks))
-        for fit in run_jobs([delayed(self.fit_fold)(X, *task) for task in tasks], self.jobs):
-            fits.append(fit)
-            progress.advance(1)
-        k = len(self.folds)
-        return [self._trial(layer, X.shape[1], value, fits[at * k : at * k + k]) for at, value in enumerate(values)]
-
-    def fit_fold(self, X: np.ndarray, value: Any, train: np.ndarray, test: np.ndarray) -> "FoldFit":
-        """Fit on the training rows alone and score the others: X (n, D) -> scores (len(test), n_classes)."""
-        started = time.perf_counter()
-        codes = np.unique(self.y[train])
-        if len(codes) == 1:
-            scores, fine = pad(np.zeros((len(test), 1)), codes, self.n_classes), True
-        else:
-            pipeline, fine = fit_noted(self.head.build(value, self.seed), X[train], self.y[train])
-            scores = pad(self.head.scores(pipeline, X[test]), codes, self.n_classes)
-        return FoldFit(scores, fine, time.perf_counter() - started)
-
-    def _trial(self, layer: str, dims: int, value: Any, fits: "list[FoldFit]") -> Trial:
-        scores = np.empty((len(self.y), self.n_classes))
-        for (_, test), fit in zip(self.folds, fits, strict=True):
-            scores[test] = fit.scores
-        metrics = evaluate(self.y, scores.argmax(axis=1), self.resamples)
-        seconds, fine = sum(fit.seconds for fit in fits), all(fit.converged for fit in fits)
-        return Trial(layer, dims, value, metrics, seconds, fine, scores)
-
-
-@dataclass(frozen=True)
-class FoldFit:
-    """What one fit on one fold gave."""
-
-    scores: np.ndarray
-    converged: bool
-    seconds: float
-
-
-def run_jobs(jobs: list, n_jobs: int) -> Iterator[Any]:
-    """Run joblib's delayed calls, in order: here, or on threads, which share X.
-
-    Threads: 20 fits of 1,500 x 512, 10 classes took 1.8 s here, 1.0 s on 2 threads, 2.8 s on 2 fresh processes.
+    `selection` has the winner's naive score and the one corrected for having been chosen.
     """
-    if n_jobs == 1:
-        return (call(*args, **kwargs) for call, args, kwargs in jobs)
-    return iter(Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(jobs))
+
+    best: Trial
+    trials: list[Trial]
+    per_layer: list[Trial]
+    selection: dict[str, Any]
+    notes: list[str]
 
 
-def fit_noted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray) -> tuple[Pipeline, bool]:
-    """Fit, and say whether the solver came to its end; call it under `quiet_fits`."""
-    _trouble.seen = False
-    pipeline.fit(X, y)
-    return pipeline, converged(pipeline) and not _trouble.seen
+def search(task: Task, solver: Solver, dims: dict[str, int], progress: Progress | None = None) -> Found:
+    """Compare every tap and setting: `dims` of every tap, shallow to deep -> the chosen one, and all that was tried."""
+    progress = progress or Silent()
+    todo = candidates(task, solver, dims)
+    progress.start("scan", len(todo))
+    scanned = []
+    for candidate in todo:
+        scanned.append(scan_one(task, candidate))
+        progress.advance(1)
+    refined = [
+        trial
+        for candidate in [*shortlist(task, scanned), *side_by_side(dims, solver)]
+        for trial in solver.refine(task, candidate, progress)
+    ]
+    best, rule = choose(task, refined)
+    per_layer = [top(task, [t for t in scanned if t.candidate.layers == (layer,)]) for layer in dims]
+    tried = [*scanned, *refined]
+    return Found(best, tried, per_layer, selection(task, best, tried, rule), doubts(refined, best))
 
 
-@contextmanager
-def quiet_fits() -> Iterator[None]:
-    """Keep solvers' warnings off the terminal, noted for `fit_noted`, and BLAS to one thread.
+def candidates(task: Task, solver: Solver, dims: dict[str, int]) -> list[Candidate]:
+    """List every tap in every transform that suits its width and the head, shallow to deep."""
+    n_train = min(len(train) for train, _ in task.folds)
+    return [
+        Candidate((layer,), transform, n_dims, depth)
+        for depth, (layer, n_dims) in enumerate(dims.items())
+        for transform in transforms_for(n_train, n_dims)
+        if transform in solver.transforms
+    ]
 
-    Two BLAS threads slow these fits up to fivefold (reference/perf.md 4); filters are the process's, so they are set
-    once around all threads.
-    """
-    with threadpool_limits(1), warnings.catch_warnings():
-        show = warnings.showwarning
 
-        def note(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-            if issubclass(category, ConvergenceWarning | LinAlgWarning):
-                _trouble.seen = True
-            else:
-                show(message, category, *args, **kwargs)
+def side_by_side(dims: dict[str, int], solver: Solver) -> list[Candidate]:
+    """All taps as one, where there are several and the head can take them."""
+    if len(dims) < 2 or TOGETHER not in solver.transforms:
+        return []
+    return [Candidate(tuple(dims), TOGETHER, sum(dims.values()), len(dims))]
 
-        for message, module in HARMLESS:
-            warnings.filterwarnings("ignore", message=message, module=module)
-        for category in (ConvergenceWarning, LinAlgWarning):
-            warnings.simplefilter("always", category)
-        warnings.showwarning = note
-        yield
+
+def scan_one(task: Task, candidate: Candidate) -> Trial:
+    """Judge a candidate by closed-form ridge at its best penalty: the trial keeps the predictions of that one."""
+    started = time.perf_counter()
+    path = scan(
+        task.read(candidate.layers, candidate.transform), targets(task), task.folds, task.groups, candidate.transform
+    )
+    # Of equals the largest penalty.
+    at = len(path.lams) - 1 - int(task.values(path.predicted)[::-1].argmax())
+    predicted, seconds = path.predicted[at], time.perf_counter() - started
+    return Trial(
+        candidate,
+        "ridge",
+        {"lambda": float(path.lams[at])},
+        predicted,
+        task.judge(predicted),
+        seconds,
+        stage="scan",
+        how=path.kind,
+        tried=path.predicted,
+    )
+
+
+def targets(task: Task) -> np.ndarray:
+    """Write the labels as ridge takes them: (n, C) of 1 for the class and -1 for the others."""
+    Y = np.full((len(task), task.n_classes), -1.0)
+    Y[np.arange(len(task)), task.y] = 1.0
+    return Y
+
+
+def shortlist(task: Task, scanned: Sequence[Trial]) -> list[Candidate]:
+    """Keep the best few candidates of a scan, of equals the cheaper."""
+    return [trial.candidate for trial in sorted(scanned, key=lambda trial: (-value(task, trial), cost(trial)))][
+        :N_REFINED
+    ]
+
+
+def top(task: Task, trials: Sequence[Trial]) -> Trial:
+    """Return the best of some trials, of equals the cheapest."""
+    return min(trials, key=lambda trial: (-value(task, trial), cost(trial)))
+
+
+def value(task: Task, trial: Trial) -> float:
+    """Return what the metric of the search says of a trial."""
+    return trial.metrics[task.metric]["value"]
+
+
+def cost(trial: Trial) -> tuple[int, int, int, float]:
+    """Order trials by what they cost: the deepest tap, then the columns, the transform, and how free the head is."""
+    candidate = trial.candidate
+    return candidate.depth, candidate.dims, PLAIN_ORDER.index(candidate.transform), -trial.strength
+
+
+def choose(task: Task, refined: Sequence[Trial]) -> tuple[Trial, str]:
+    """Choose the cheapest trial that is within one standard error of the best: -> it, and the rule in words."""
+    ordered = sorted(refined, key=cost)
+    predicted = np.stack([trial.predicted for trial in ordered])
+    at = one_standard_error(predicted, task.y, task.resamples, task.metric, range(len(ordered)))
+    chosen, best = ordered[at], top(task, refined)
+    said = "one standard error: the cheapest configuration that is not clearly worse than the best"
+    if chosen is not best:
+        said += f" ({value(task, chosen):.4f} beside {value(task, best):.4f}, {best.candidate.name})"
+    return chosen, said
+
+
+def selection(task: Task, best: Trial, trials: Sequence[Trial], rule: str) -> dict[str, Any]:
+    """Say what the winner scored, and what remains of it when it is judged on rows that did not choose it."""
+    predicted = np.concatenate([trial.predicted[None] if trial.tried is None else trial.tried for trial in trials])
+    return {
+        "metric": task.metric,
+        "n_configurations": len(predicted),
+        "naive": best.metrics[task.metric],
+        "corrected": bbc(predicted, task.y, task.resamples, task.metric),
+        "rule": rule,
+    }
+
+
+def doubts(refined: Sequence[Trial], best: Trial) -> list[str]:
+    """Say in words what makes the choice less sure."""
+    said = []
+    if unfinished := sum(not trial.converged for trial in refined):
+        own = ", the chosen one among them" if not best.converged else ""
+        said.append(f"{unfinished} of {len(refined)} configurations did not converge{own}")
+    if best.at_limit:
+        said.append(f"the best {', '.join(best.params)} is the last that is tried: a better one may lie beyond")
+    return said

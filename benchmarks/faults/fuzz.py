@@ -193,6 +193,6 @@ def _bundle_reading(folder: Path, expected: Bundle, X: np.ndarray) -> str:
     except Exception:
         traceback.print_exc()
         return "other_errors"
-    same = np.array_equal(got.probabilities(X), expected.probabilities(X))
+    same = np.array_equal(*(bundle.probabilities({expected.layers[0]: X}) for bundle in (got, expected)))
     said = replace(got, arrays={}, versions={}, created="") == replace(expected, arrays={}, versions={}, created="")
     return "equal" if same and said else "other_numbers"

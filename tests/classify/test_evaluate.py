@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from classify.evaluate import confusion, draw_resamples, ece, evaluate, group_codes, per_class, wilson
+from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class, wilson
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,6 @@ def test_an_unseen_label_is_an_error_in_every_metric():
     matrix = confusion(y, predicted, ["a", "b", "new"], 2)
     assert matrix == {"true": ["a", "b", "new"], "predicted": ["a", "b"], "counts": [[2, 0], [0, 2], [1, 1]]}
     assert per_class(matrix)[2] == {"class": "new", "precision": None, "recall": 0.0, "f1": 0.0, "support": 2}
-
-
-def test_ece_of_a_forecaster_that_is_right_half_as_often_as_it_says():
-    probabilities = np.tile([0.8, 0.2], (300, 1))
-    y = (np.arange(300) % 5 >= 2).astype(int)  # right in 40 % of every bin
-    assert ece(probabilities, y) == pytest.approx(0.4)
 
 
 def test_groups_and_equal_contents_make_chains():

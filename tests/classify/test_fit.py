@@ -10,8 +10,11 @@ import pytest
 from tiny_features import blobs
 
 import classify.fit as module
+from classify import inputs
 from classify.bundle import read_bundle
-from classify.fit import FitSpec, fit
+from classify.fit import fit
+from classify.heads import HEADS
+from classify.spec import FitSpec
 from extract.errors import FitError, OptionError, StoreError
 
 WORDS = """strategy layers head params classes n_train n_test cv test confusion per_class calibration search advice
@@ -21,8 +24,8 @@ seconds versions features_key split warnings n_bad n_unlabelled seed features ru
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     def start(features, **options):
-        monkeypatch.setattr(module, "open_features", lambda name, cache: features)
-        return fit(FitSpec("tiny", **({"out": tmp_path / "run", "jobs": 1, "cv": 3} | options)))
+        monkeypatch.setattr(inputs, "open_features", lambda name, cache: features)
+        return fit(FitSpec("tiny", **({"out": tmp_path / "run", "jobs": 1, "cv": 3, "duplicates": "off"} | options)))
 
     return start
 
@@ -40,7 +43,9 @@ def test_a_run_is_whole_and_says_what_it_found(make_features, run, tmp_path):
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
         "bundle",
+        "findings",
         "metrics.json",
+        "out_of_fold.csv",
         "predictions.csv",
         "report.html",
     ]
@@ -49,7 +54,7 @@ def test_a_run_is_whole_and_says_what_it_found(make_features, run, tmp_path):
     assert (metrics["layers"], metrics["classes"]) == (["penultimate"], ["ant", "bee", "wasp"])
     assert (metrics["n_train"], metrics["n_test"]) == (72, 18)
     assert metrics["test"]["accuracy"]["value"] > 0.9
-    assert {row["layer"] for row in metrics["search"]} == {"layer1", "penultimate"}
+    assert {row["layer"] for row in metrics["search"]} == {"layer1", "penultimate", "layer1 + penultimate"}
     chance = next(row for row in metrics["per_layer"] if row["layer"] == "layer1")["accuracy"]
     assert chance["value"] < 0.6
     for found in (*metrics["test"].values(), *metrics["cv"].values()):
@@ -63,7 +68,7 @@ def test_the_bundle_answers_what_the_predictions_say(make_features, run, tmp_pat
         rows = list(csv.DictReader(file))
     at = [features.ids.index(row["id"]) for row in rows]
     bundle = read_bundle(tmp_path / "run" / "bundle")
-    shares = bundle.probabilities(features.read("penultimate", np.array(at)))
+    shares = bundle.probabilities({"penultimate": features.read("penultimate", np.array(at))})
     assert [row["predicted"] for row in rows] == [bundle.classes[code] for code in shares.argmax(axis=1)]
     assert [float(row["probability"]) for row in rows] == pytest.approx(shares.max(axis=1), abs=1e-5)
     assert [row["label"] for row in rows] == [["wasp", "ant", "bee"][row % 3] for row in at]
@@ -76,7 +81,7 @@ def test_the_same_seed_gives_the_same_run(make_features, run):
     assert one == two
 
 
-@pytest.mark.parametrize("head", sorted(module.HEADS))
+@pytest.mark.parametrize("head", sorted(HEADS))
 def test_every_head_fits_two_classes(make_features, run, head):
     metrics = run(make_features(np.arange(40) % 2, ["a", "b"]), head=head)
     assert metrics["test"]["accuracy"]["value"] == 1.0
@@ -213,7 +218,7 @@ def test_maps_are_left_out_of_all_taps_and_views_of_all_layers(make_features, ru
     bundle = read_bundle(tmp_path / "run" / "bundle")
     assert bundle.recipe == features.recipe
     assert metrics["features_key"] == bundle.recipe.key
-    assert bundle.layer in ("layer4", "penultimate")
+    assert bundle.layers in (("layer4",), ("penultimate",))
 
 
 def test_a_fit_on_maps_says_what_to_extract(make_features, run):
@@ -247,7 +252,16 @@ def test_features_that_are_no_numbers_stop_the_fit(make_features, run):
         {"head": "logistics"},
         {"metric": "f1"},
         {"strategy": "full"},
-        {"group": "x"},
+        {"head": "logistic", "params": {"C": [1.0]}},
+        {"head": "sklearn.linear_model.Nothing"},
+        {"protocol": "vtab"},
+        {"protocol": "clip", "multi_label": True},
+        {"few_shot": 0},
+        {"few_shot": 5, "draws": 4},
+        {"alpha": 1.0},
+        {"answer_accuracy": 0.0},
+        {"duplicates": "maybe"},
+        {"device": "tpu"},
         {"cv": 1},
         {"hold_out": 0.0},
         {"seed": -1},

@@ -37,6 +37,7 @@ class FakeFeatures:
         self.layers = list(self.X)
         self.recipe = tiny_recipe(self.layers)
         self.path = self.weights_path.with_name("features.h5")
+        self.folder, self.digest, self.source = self.path.parent, "0" * 64, str(self.path.with_name("photos"))
 
     def check_weights(self) -> None:
         if not self.weights_path.is_file():

@@ -1,0 +1,123 @@
+"""Multinomial logistic regression: all (fold, C) problems of a candidate share each pass over its rows."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils.class_weight import compute_sample_weight
+
+from classify.folds import Folds
+from classify.probe.grid import C_of, search_C
+from classify.probe.softmax import fit_softmax
+from classify.probe.solutions import Solutions
+from classify.solvers.base import Fitted, Shared, finite, fitted_linear, shared, unfolded
+from classify.trials import Candidate, Task, Trial
+from extract.progress import Progress
+
+SEARCH_TOL, FINAL_TOL = 1e-4, 1e-8
+"""Of the gradient of the mean loss: scikit-learn's default for what is compared, and much less for what is kept."""
+N_POINTS = 15
+"""Values of C that a search tries, where it does not leave the grid."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """The head `logistic`."""
+
+    head: str = "logistic"
+    transforms: tuple[str, ...] = ("std", "l2", "pow", "pcaw")
+
+    def refine(self, task: Task, candidate: Candidate, progress: Progress) -> list[Trial]:
+        """Search C by cross-validation, on a grid that narrows in on the best."""
+        batches = list(_batches(task, candidate, task.folds))
+        tried: dict[int, Trial] = {}
+        progress.start(f"fit {candidate.name}", N_POINTS)
+
+        def evaluate(indices: Sequence[int]) -> list[float]:
+            tried.update(zip(indices, _try(task, candidate, batches, indices), strict=True))
+            progress.advance(len(indices))
+            return [tried[index].metrics[task.metric]["value"] for index in indices]
+
+        found = search_C(evaluate)
+        return [replace(each, at_limit=found.at_limit and index == found.index) for index, each in tried.items()]
+
+    def scores(self, task: Task, candidate: Candidate, params: dict[str, Any], splits: Folds) -> list[np.ndarray]:
+        """Fit on the first rows of each split and score the second: -> one (len(test), C) float64 for each."""
+        found: dict[int, np.ndarray] = {}
+        for batch in _batches(task, candidate, splits):
+            solutions = _solve(task, batch, [params["C"]], SEARCH_TOL)
+            for at, number in enumerate(batch.numbers):
+                found[number] = finite(solutions.linear(at).scores(batch.rows.take(splits[number][1])))
+        return [found[number] for number in range(len(splits))]
+
+    def fit(self, task: Task, candidate: Candidate, params: dict[str, Any]) -> Fitted:
+        """Fit on all rows."""
+        everything = np.arange(len(task))
+        [batch] = _batches(task, candidate, [(everything, everything)])
+        solutions = _solve(task, batch, [params["C"]], FINAL_TOL)
+        linear, rows = solutions.linear(0), task.read(candidate.layers, candidate.transform)
+        if candidate.transform == "pcaw":
+            linear = unfolded(linear, rows)
+        return fitted_linear(linear, rows, bool(solutions.converged[0]))
+
+
+def _batches(task: Task, candidate: Candidate, splits: Folds) -> list[Shared]:
+    # Weights that even out the classes differ from fold to fold, so that no fit shares them with another.
+    return list(shared(task, candidate, splits, apart=task.class_weight is not None))
+
+
+def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float) -> Solutions:
+    """Fit each C on each split of a batch, the splits of one C beside each other."""
+    problems = [(mask, C) for C in Cs for mask in range(len(batch.masks))]
+    return fit_softmax(
+        batch.rows,
+        task.y,
+        batch.masks,
+        problems,
+        scalers=batch.scalers,
+        n_classes=task.n_classes,
+        tol=tol,
+        weights=_weights(task, batch),
+        device=task.device,
+    )
+
+
+def _weights(task: Task, batch: Shared) -> np.ndarray | None:
+    if task.class_weight is None:
+        return None
+    weights, [mask] = np.zeros(len(task)), batch.masks
+    weights[mask] = compute_sample_weight(task.class_weight, task.y[mask])
+    return weights
+
+
+def _try(task: Task, candidate: Candidate, batches: Sequence[Shared], indices: Sequence[int]) -> list[Trial]:
+    """Judge some values of C, given as indices of the grid."""
+    started, Cs = time.perf_counter(), [C_of(index) for index in indices]
+    predicted = np.empty((len(Cs), len(task)), dtype=np.int32)
+    fine = np.ones(len(Cs), dtype=bool)
+    for batch in batches:
+        solutions = _solve(task, batch, Cs, SEARCH_TOL)
+        fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
+        for at, number in enumerate(batch.numbers):
+            test = task.folds[number][1]
+            X = batch.rows.take(test)
+            for row in range(len(Cs)):
+                linear = solutions.linear(row * len(batch.numbers) + at)
+                predicted[row, test] = linear.scores(X).argmax(axis=1)
+    seconds = (time.perf_counter() - started) / len(Cs)
+    return [
+        Trial(
+            candidate,
+            "logistic",
+            {"C": C},
+            codes,
+            task.judge(codes),
+            seconds,
+            how=f"{len(task.folds)} folds",
+            converged=bool(good),
+            strength=-C,
+        )
+        for C, codes, good in zip(Cs, predicted, fine, strict=True)
+    ]

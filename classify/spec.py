@@ -1,0 +1,92 @@
+"""One fit as the user asked for it, checked in one place."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from classify.evaluate import METRICS
+from classify.heads import find_head
+from classify.protocols import PROTOCOLS
+from extract.errors import OptionError, unknown
+from extract.spec import available_cores
+
+STRATEGIES = ("linear",)
+AUTO = "auto"
+DEVICES = ("auto", "cpu", "cuda")
+DUPLICATES = ("auto", "always", "off")
+MAX_SEED = 2**32 - 1
+"""The largest that scikit-learn takes."""
+FEWEST_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """One fit. No `layers`: all pooled taps of the features; no `out`: runs/NAME.
+
+    `metric` auto is accuracy, or balanced accuracy where classes are imbalanced. `group` is auto, none, or a pattern
+    over the ids. `params` are values to try of a head by import path. `alpha` is the share of prediction sets that may
+    miss the truth, `answer_accuracy` what the answers that are given shall reach, the others being abstained from.
+    `data` and `root` say where the images are, for thumbnails and for the proof of near-duplicates.
+    """
+
+    features: str
+    cache: Path = Path("cache")
+    layers: tuple[str, ...] = ()
+    head: str = "logistic"
+    params: dict[str, list[Any]] = field(default_factory=dict)
+    class_weight: str | None = None
+    strategy: str = "linear"
+    protocol: str | None = None
+    few_shot: int | None = None
+    draws: int = FEWEST_DRAWS
+    metric: str = AUTO
+    cv: int = 5
+    group: str = AUTO
+    duplicates: str = AUTO
+    labels: Path | None = None
+    multi_label: bool = False
+    hold_out: float = 0.2
+    alpha: float = 0.1
+    answer_accuracy: float | None = None
+    data: str | None = None
+    root: Path | None = None
+    seed: int = 0
+    device: str = AUTO
+    out: Path | None = None
+    jobs: int = field(default_factory=available_cores)
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        tables = {"strategy": STRATEGIES, "metric": (AUTO, *METRICS), "device": DEVICES, "duplicates": DUPLICATES}
+        for kind, known in tables.items():
+            if getattr(self, kind) not in known:
+                unknown(kind, getattr(self, kind), known, OptionError)
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
+            unknown("protocol", self.protocol, PROTOCOLS, OptionError)
+        self._check_numbers()
+        self._check_combinations()
+
+    @property
+    def published(self) -> str | None:
+        """Name of the protocol to follow; images a class are drawn by one, too."""
+        return self.protocol or ("few-shot" if self.few_shot else None)
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise OptionError(f"seed={self.seed}", remedy=f"Take 0 to {MAX_SEED}")
+        if self.cv < 2 or self.jobs < 1 or not 0 < self.hold_out <= 0.5:
+            said = f"cv={self.cv}, jobs={self.jobs}, hold_out={self.hold_out}"
+            raise OptionError(said, remedy="Take 2 folds and 1 job or more, and hold out at most half (0.5)")
+        asked = self.answer_accuracy
+        if not 0 < self.alpha < 1 or not (asked is None or 0 < asked < 1):
+            said = f"alpha={self.alpha}, answer_accuracy={self.answer_accuracy}"
+            raise OptionError(said, remedy="Both are shares between 0 and 1")
+        if self.draws < FEWEST_DRAWS or (self.few_shot is not None and self.few_shot < 1):
+            said = f"few_shot={self.few_shot}, draws={self.draws}"
+            raise OptionError(said, remedy=f"Take 1 image a class or more, and {FEWEST_DRAWS} draws or more")
+
+    def _check_combinations(self) -> None:
+        find_head(self.head, self.params)
+        if self.published and self.multi_label:
+            said = f"--multi-label and the protocol {self.published!r} exclude each other"
+            raise OptionError(said, remedy="Leave one of them out")

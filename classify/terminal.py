@@ -1,0 +1,88 @@
+"""What `fit` and `compare` show on a terminal."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from extract.terminal import print_table
+
+NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "map": "mAP"}
+
+
+def percent(metric: dict[str, float]) -> str:
+    """Write a share with its interval."""
+    return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
+
+
+def short(value: object) -> str:
+    """Write a setting without digits that nobody reads."""
+    return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def echo_fit(metrics: dict[str, Any]) -> None:
+    """Print the taps, what was chosen, what it is worth, and what there is to look at."""
+    metric, name = metrics["metric"], NAMES.get(metrics["metric"], metrics["metric"])
+    if metrics["per_layer"]:
+        _echo_layers(metrics, name)
+    settings = [f"{key}={short(value)}" for key, value in metrics["params"].items()]
+    head = f"{metrics['head']} ({', '.join(settings)})" if settings else metrics["head"]
+    where = " + ".join(metrics["layers"])
+    click.echo(f"Chosen: {head} on {where} ({metrics['transform']}); {metrics['n_train']} training images.")
+    if selection := metrics.get("selection"):
+        naive, corrected = (percent(selection[key]).strip() for key in ("naive", "corrected"))
+        tried = selection["n_configurations"]
+        click.echo(f"Cross-validated {name}: {naive}; corrected for choosing among {tried}: {corrected}")
+    click.echo(f"Test {name}: {percent(metrics['test'][metric]).strip()} on {metrics['n_test']} images.")
+    _echo_findings(metrics)
+    click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
+
+
+def _echo_layers(metrics: dict[str, Any], name: str) -> None:
+    metric, chosen = metrics["metric"], metrics["layers"]
+    rows = [
+        [
+            row["layer"],
+            row["dims"],
+            row["transform"],
+            percent(row[metric]),
+            "<- chosen" if row["layer"] in chosen else "",
+        ]
+        for row in metrics["per_layer"]
+    ]
+    print_table(["tap", "dims", "transform", f"{name} of the scan, 95 %", ""], rows)
+    click.echo()
+
+
+def _echo_findings(metrics: dict[str, Any]) -> None:
+    """Name what was found of the data, each with its number; nothing where there is nothing."""
+    hygiene = metrics.get("hygiene") or {}
+    found = {
+        "suspect labels": hygiene.get("label_issues", {}).get("n", 0),
+        "pairs of duplicates": hygiene.get("duplicates", {}).get("n_pairs", 0),
+        "label conflicts": hygiene.get("conflicts", {}).get("n", 0),
+        "outliers": hygiene.get("outliers", {}).get("n", 0),
+    }
+    said = ", ".join(f"{n} {what}" for what, n in found.items() if n)
+    if said:
+        click.echo(f"Look at: {said} (findings/*.csv, and in the report)")
+    if grouping := metrics.get("grouping"):
+        click.echo(f"Groups: {grouping['words']}")
+    if curve := metrics.get("learning_curve"):
+        click.echo(f"More images: {curve['words']}")
+
+
+def echo_compare(found: dict[str, Any]) -> None:
+    """Print runs side by side, and which differences hold."""
+    metric = found["metric"]
+    name = NAMES.get(metric, metric)
+    rows = [
+        [run["run"], " + ".join(run["layers"]), run["head"], run["n_test"], percent(run["test"][metric])]
+        for run in found["runs"]
+    ]
+    print_table(["run", "taps", "head", "tested", f"test {name}, 95 %"], rows)
+    click.echo()
+    for pair in found["pairs"]:
+        click.echo(pair["words"])
+    for note in found["notes"]:
+        click.echo(f"Note: {note}")
