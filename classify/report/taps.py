@@ -1,7 +1,5 @@
 """Layer by layer: what each tap is good for, as a plot and as a table."""
 
-from typing import Any
-
 from classify.plots import Point, clip, dot_plot
 from classify.report.evidence import Evidence, Metrics, Row, Section, dig, is_measure
 from classify.report.text import (
@@ -69,7 +67,7 @@ def section(evidence: Evidence) -> Section | None:
         return None
     name = _measure(m)
     words = (
-        f"<p>Shallow to deep, each with its best setting, by {_folds(m.get('folds'))} on the training images. "
+        f"<p>Shallow to deep, each with its best setting, by {_judged(m)} on the training images. "
         f"★ is the configuration that was chosen.</p>"
         f"<p>{_rule(evidence)}</p>"
         '<p class="soft">The best of several is a little too good: believe the test.</p>'
@@ -82,8 +80,11 @@ def section(evidence: Evidence) -> Section | None:
     return Section("layers", "Layer by layer", beside(tap_plot(m), words) + folded("as a table", table(head, rows)))
 
 
-def _folds(n: Any) -> str:
-    return f"{n}-fold cross-validation" if isinstance(n, int) else "cross-validation"
+def _judged(m: Metrics) -> str:
+    """Say how the rows were judged: as they say themselves, or by the folds."""
+    said = dict.fromkeys(str(row["how"]) for row in m["per_layer"] if row.get("how"))
+    folds = f"{m['folds']}-fold cross-validation" if m.get("folds") else "cross-validation"
+    return printable(" or ".join(said)) or folds
 
 
 def _rule(evidence: Evidence) -> str:

@@ -155,7 +155,7 @@ def _chosen(evidence: Evidence) -> str:
     if not is_measure(naive) or not is_measure(corrected):
         return ""
     return (
-        f"It is the best of {number(found.get('n_configurations'))} configurations, and the best of many is partly "
+        f"It was chosen among {number(found.get('n_configurations'))} configurations, and the best of many is partly "
         f"lucky. In cross-validation its {measure_name(str(found.get('metric')))} reads {percent(naive['value'])}; "
         f"corrected for having been chosen it is <strong>{interval(corrected)}</strong>."
     )

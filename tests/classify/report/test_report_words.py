@@ -168,6 +168,9 @@ def test_the_plot_of_taps_marks_the_chosen_one():
     m = sample.old_metrics()
     assert tap_plot(m).count("★") == 1
     assert "penultimate" in tap_plot(m)
+    assert "by 5-fold cross-validation on the training images" in text_of(m)
+    told = [row | {"how": "exact leave-one-out"} for row in m["per_layer"]]
+    assert "by exact leave-one-out on the training images" in text_of(m | {"per_layer": told})
     joined = tap_plot(sample.metrics())
     assert joined.count("★") == 1
     assert joined.count("<circle") == len(sample.TAPS) + 1
