@@ -65,4 +65,4 @@ def _suspects(shares: np.ndarray, given: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="May not flag all label issues")  # in classes of one row, or none
         wrong = find_label_issues(given, shares, filter_by="prune_by_noise_rate", n_jobs=1)
-    return np.flatnonzero(np.asarray(wrong) & (shares.argmax(axis=1) != given))
+    return np.flatnonzero(wrong)

@@ -143,8 +143,13 @@ def test_it_can_be_left_out_by_the_users_wish(planted) -> None:
 def test_no_more_images_are_decoded_than_allowed_the_nearest_first(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near, "MAX_LOOKS", 4)
     images, _ = open_images(planted)
-    found = find_duplicates(planted, "penultimate", np.arange(len(planted.ids)), images)
-    assert sum(pair.kind == "near" for pair in found.pairs) <= 2
+    rows = np.array([row for row, name in enumerate(planted.ids) if name != "b/copy.jpg"])
+    found = find_duplicates(planted, "penultimate", rows, images)
+    suggested = candidates(rows, to_unit(planted.X["penultimate"][rows]))
+    nearest_two = {tuple(ends) for ends in suggested.ends[np.argsort(suggested.distance)[:2]].tolist()}
+    near_found = {(pair.a, pair.b) for pair in found.pairs if pair.kind == "near"}
+    assert near_found
+    assert near_found <= nearest_two
     assert found.notes == ["5 of 7 pairs of much alike features were not compared: the farthest"]
 
 
@@ -169,6 +174,19 @@ def test_where_all_images_are_much_alike_none_is_a_candidate() -> None:
     unit = to_unit(X.astype(np.float32))
     assert (1 - unit @ unit.T).max() < 0.05
     assert len(candidates(np.arange(200), unit)) == 0
+
+
+def test_how_near_a_candidate_is_goes_by_the_neighbours_of_either_end() -> None:
+    """One of two alike rows lies among many others, where to be near says less."""
+    X = np.random.default_rng(0).normal(size=(60, 64))
+    X[1:15] = X[0] + 0.4 * X[1:15]
+    X[20] = X[0] + 0.05 * X[20]
+    unit = to_unit(X.astype(np.float32))
+    found = candidates(np.arange(60), unit)
+    distance = np.sort(1 - unit.astype(np.float64) @ unit.T.astype(np.float64), axis=1)
+    tenth = distance[:, 10].clip(1e-7)
+    assert len(set(tenth[found.ends].argmin(axis=1).tolist())) == 2
+    np.testing.assert_allclose(found.share, found.distance / tenth[found.ends].min(axis=1), rtol=1e-3)
 
 
 def test_a_burst_of_more_images_than_neighbours_are_looked_at_is_one_group(make_set) -> None:

@@ -13,13 +13,13 @@ PER_CLASS = 40
 
 @pytest.fixture
 def looked_over(make_set):
-    """Two classes in two splits; one training image is also a test image, under the other label."""
+    """Two classes in two splits; one training image is also a test image, under the other label; one is there twice."""
     files = {
         f"{split}/{label}/{n:02}.jpg": encoded(photo(1000 * at + n, (48, 40)))
         for at, (split, label) in enumerate([("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "dog")])
         for n in range(PER_CLASS // (1 if split == "train" else 4))
     }
-    files["test/dog/00.jpg"] = files["train/cat/03.jpg"]
+    files["test/dog/00.jpg"], files["train/dog/07.jpg"] = files["train/cat/03.jpg"], files["train/dog/06.jpg"]
     ids = sorted(files)
     rng = np.random.default_rng(0)
     is_dog = np.array(["dog" in name for name in ids])
@@ -40,7 +40,7 @@ def test_a_data_set_is_looked_over_in_a_few_lines(looked_over, tmp_path) -> None
 
     hygiene, findings, notes = inspect(features, data, duplicates, shares, layer="penultimate", layers=["penultimate"])
 
-    assert hygiene["duplicates"]["n_pairs"] == hygiene["duplicates"]["n_cross_split"] == 1
+    assert (hygiene["duplicates"]["n_pairs"], hygiene["duplicates"]["n_cross_split"]) == (2, 1)
     assert hygiene["duplicates"]["n_leaked"] == hygiene["conflicts"]["n"] == 1
     assert "1 of 20 test images are training images too" in hygiene["duplicates"]["words"]
     assert hygiene["duplicates"]["confirmed_by"] == "pixels"
