@@ -405,7 +405,11 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="CSV (path,label) whose labels replace the stored ones."
 )
-@click.option("--multi-label", is_flag=True, help="An image may have several labels, written cat|dog.")
+@click.option(
+    "--multi-label",
+    is_flag=True,
+    help="Images have several labels: cat|dog names them, - says none of them, an empty cell says unknown.",
+)
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
 @click.option("--alpha", type=float, default=0.1, help="Share of prediction sets that may miss the truth.")
 @click.option("--answer-accuracy", type=float, help="Abstain where answers would not be right as often as this: 0.95.")
@@ -494,7 +498,7 @@ def predict(
 def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) -> None:
     from classify.predict import CSV_FIELDS, csv_row
 
-    table = csv.DictWriter(output, CSV_FIELDS)
+    table: csv.DictWriter[str] = csv.DictWriter(output, CSV_FIELDS)
     if not lines:
         table.writeheader()
     for answer in answers:

@@ -18,6 +18,7 @@ from classify.report import wanted_thumbnails
 from classify.runs import Evidence, check_replaceable, run_folder, write_evidence
 from classify.scoring import join
 from classify.search import search
+from classify.several import fit_several
 from classify.solvers import Fitted
 from classify.spec import FitSpec
 from extract.errors import FitError
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def fit(spec: FitSpec, *, progress: Progress | None = None) -> dict[str, Any]:
     """Write a run, by search or by a published protocol, and return the content of its metrics.json."""
-    road = follow if spec.published else probe
+    road = follow if spec.published else fit_several if spec.multi_label else probe
     metrics = road(spec, progress or Silent())
     for text in metrics["warnings"]:
         log.warning("%s", text)

@@ -19,7 +19,7 @@ GROUPS = ("auto", "none")
 def read_labels(path: Path, ids: list[str]) -> np.ndarray:
     """Read a CSV of `path,label` as labels of the images: (N,) str, '' where it says nothing. Strict."""
     table: dict[str, str] = {}
-    for line, id_, label in _csv_rows(path):
+    for line, id_, label in csv_rows(path):
         if table.setdefault(id_, label) != label:
             raise FitError(f"two labels for {id_!r}", where=f"{path} line {line}", remedy="Keep one row per image")
     known = set(ids)
@@ -29,7 +29,8 @@ def read_labels(path: Path, ids: list[str]) -> np.ndarray:
     return np.array([table.get(id_, "") for id_ in ids], dtype=object)
 
 
-def _csv_rows(path: Path) -> list[tuple[int, str, str]]:
+def csv_rows(path: Path) -> list[tuple[int, str, str]]:
+    """Read the rows of a CSV of `path,label`: -> line, path and label of each. Strict."""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)

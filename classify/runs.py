@@ -93,6 +93,6 @@ def write_evidence(folder: Path, found: Evidence) -> None:
 
 def _write_rows(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, PREDICTION_FIELDS)
+        writer = csv.DictWriter(file, PREDICTION_FIELDS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

@@ -22,7 +22,8 @@ def short(value: object) -> str:
 
 def echo_fit(metrics: dict[str, Any]) -> None:
     """Print the taps, what was chosen, what it is worth, and what there is to look at."""
-    metric, name = metrics["metric"], NAMES.get(metrics["metric"], metrics["metric"])
+    metric = str(metrics["metric"])
+    name = NAMES.get(metric, metric)
     if metrics["per_layer"]:
         _echo_layers(metrics, name)
     settings = [f"{key}={short(value)}" for key, value in metrics["params"].items()]
