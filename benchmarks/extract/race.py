@@ -96,7 +96,8 @@ FIELD = {
     "resnet50": (*RIVALS, *OURS),
     "mobilenet_v2": (*RIVALS, *OURS),
     "squeezenet1_1": tuple(runner for runner in (*RIVALS, *OURS) if runner.module != "timm_loader"),  # timm has none
-    "large": (*RIVALS[:2], OURS[0], OURS[2], OURS[4], SCALED),
+    # Of two batches, workers decode the second before the first is done: that is no rate.
+    "large": (RIVALS[0], OURS[0], OURS[2], OURS[4], SCALED),
 }
 STEADY = (
     ("fp32", 2.3, ("ours fp32", "ours fp32 openvino")),

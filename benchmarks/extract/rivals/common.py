@@ -53,9 +53,9 @@ class Clock:
         self.images += images
 
     def say(self, **more: object) -> None:
-        """Print the figures."""
-        seconds = self.ended - self.began
-        figures = {"images": self.images, "steady_s": seconds, "images_per_s": (self.images - self.first) / seconds}
+        """Print the figures; one batch alone has no rate."""
+        seconds, later = self.ended - self.began, self.images - self.first
+        figures = {"images": self.images, "steady_s": seconds, "images_per_s": later / seconds if later else None}
         print(json.dumps({**figures, **more}))
 
 
