@@ -12,6 +12,7 @@ from classify.heads import find_head
 from classify.hygiene import Duplicates, Images, find_duplicates, open_images
 from classify.imbalance import leading_metric
 from classify.probe.backend import pick_device
+from classify.probe.memo import Kept, digest, memo
 from classify.probe.memory import plan_memory
 from classify.probe.rows import read_rows
 from classify.solvers import Solver, solver_of
@@ -21,6 +22,7 @@ from extract.errors import FitError, unknown
 from extract.progress import Progress
 from extract.spec import Status
 from extract.store import FeatureSet, open_features
+from extract.store.folders import FITS
 
 SECONDS = {"auto": None, "always": float("inf"), "off": 0.0}
 """What the search for near-duplicates may take; None is its own limit."""
@@ -87,6 +89,7 @@ def make_task(spec: FitSpec, features: FeatureSet, data: Dataset, room_bytes: in
         jobs=spec.jobs,
         device=pick_device(spec.device),
         class_weight=spec.class_weight,
+        kept=Kept(memo(features.folder / FITS), {"features": features.digest, "rows": digest(train.rows)}),
     )
     return task, said
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from classify.probe.ridge import scan
+from classify.probe.memo import Kept, digest
+from classify.probe.ridge import scan, targets
 from classify.probe.transforms import candidates as transforms_for
 from classify.solvers import Solver
 from classify.statistics import bbc, one_standard_error
@@ -77,30 +78,30 @@ def side_by_side(dims: dict[str, int], solver: Solver) -> list[Candidate]:
 def scan_one(task: Task, candidate: Candidate) -> Trial:
     """Judge a candidate by closed-form ridge at its best penalty: the trial keeps the predictions of that one."""
     started = time.perf_counter()
-    path = scan(
-        task.read(candidate.layers, candidate.transform), targets(task), task.folds, task.groups, candidate.transform
-    )
+    kept = task.kept.about(layers=digest(list(candidate.layers)), transform=candidate.transform)
+    judged_on = digest(task.y, task.groups, [list(fold) for fold in task.folds])
+    path = kept.about(judged_on=judged_on).remember("scan", lambda: _scanned(task, candidate, kept))
     # Of equals the largest penalty.
-    at = len(path.lams) - 1 - int(task.values(path.predicted)[::-1].argmax())
-    predicted, seconds = path.predicted[at], time.perf_counter() - started
+    at = len(path["lams"]) - 1 - int(task.values(path["predicted"])[::-1].argmax())
+    predicted, seconds = path["predicted"][at], time.perf_counter() - started
     return Trial(
         candidate,
         "ridge",
-        {"lambda": float(path.lams[at])},
+        {"lambda": float(path["lams"][at])},
         predicted,
         task.judge(predicted),
         seconds,
         stage="scan",
-        how=path.kind,
-        tried=path.predicted,
+        how=path["kind"],
+        tried=path["predicted"],
     )
 
 
-def targets(task: Task) -> np.ndarray:
-    """Write the labels as ridge takes them: (n, C) of 1 for the class and -1 for the others."""
-    Y = np.full((len(task), task.n_classes), -1.0)
-    Y[np.arange(len(task)), task.y] = 1.0
-    return Y
+def _scanned(task: Task, candidate: Candidate, kept: Kept) -> dict[str, Any]:
+    """Judge all penalties: what of it is kept for a fit to come."""
+    rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
+    path = scan(rows, Y, task.folds, task.groups, candidate.transform, kept)
+    return {"lams": path.lams, "predicted": path.predicted, "kind": path.kind}
 
 
 def shortlist(task: Task, scanned: Sequence[Trial]) -> list[Candidate]:

@@ -1,13 +1,14 @@
 """What is compared: configurations, the data that all are judged on, and what each turned out to be worth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from classify.evaluate import Resamples, evaluate, values_of
 from classify.folds import Folds
+from classify.probe.memo import Kept
 from classify.probe.rows import Rows
 
 
@@ -53,7 +54,8 @@ class Trial:
 class Task:
     """What all configurations of one search share: labels y (n,), folds, draws, and `read(layers, transform)`.
 
-    `read` gives the rows after the row-wise part of the transform. `class_weight` is None or "balanced".
+    `read` gives the rows after the row-wise part of the transform. `class_weight` is None or "balanced". `kept`
+    has what earlier fits found of these rows.
     """
 
     y: np.ndarray
@@ -67,6 +69,7 @@ class Task:
     jobs: int = 1
     device: str = "cpu"
     class_weight: str | None = None
+    kept: Kept = field(default_factory=Kept)
 
     def __len__(self) -> int:
         return len(self.y)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -44,31 +44,41 @@ LAYER = "penultimate"
 WEIGHTS = {"weight": np.zeros(1, np.float32)}
 
 
-def write_features(folder: Path, n: int, dims: int) -> None:
-    """Write a feature set of positive, correlated features of classes that overlap, shard by shard."""
+def write_features(folder: Path, n: int, dims: Mapping[str, int]) -> Path:
+    """Write a feature set of positive, correlated features of classes that overlap, shard by shard: -> its index.
+
+    `dims` says of every tap how many features it has.
+    """
     preset = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    weights = weights_digest(WEIGHTS)
-    recipe = Recipe("builtin:x", weights, (Tap(LAYER),), ("a",), preset, "pillow", "fp32", "float16")
+    weights, taps = weights_digest(WEIGHTS), tuple(Tap(layer) for layer in dims)
+    recipe = Recipe("builtin:x", weights, taps, tuple(dims), preset, "pillow", "fp32", "float16")
     folder = folder / recipe.key[:12]
     (folder / SHARDS).mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(save(WEIGHTS))
     rng = np.random.default_rng(0)
-    loadings = (rng.normal(size=(64, dims)) * np.geomspace(1, 0.1, 64)[:, None]).astype(np.float32)
+    fall = np.geomspace(1, 0.1, 64)[:, None]
+    loadings = {layer: (rng.normal(size=(64, d)) * fall).astype(np.float32) for layer, d in dims.items()}
     centres = (rng.normal(size=(CLASSES, 64)) * 0.35).astype(np.float32)
     entries, shards = [], []
     for start in range(0, n, SHARD_ROWS):
         y = rng.integers(0, CLASSES, min(SHARD_ROWS, n - start))
         hidden = centres[y] + rng.standard_normal((len(y), 64), np.float32)
-        X = np.maximum(hidden @ loadings + rng.standard_normal((len(y), dims), np.float32) - 0.5, 0).astype(np.float16)
+        X = {layer: _features(hidden, loadings[layer], rng) for layer in dims}
         contents = [hashlib.sha256(str(start + at).encode()).digest() for at in range(len(y))]
         digests = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 32)
-        name = write_shard(folder / SHARDS, ShardRows({LAYER: X}, digests, [None] * len(y)), recipe.key)
+        name = write_shard(folder / SHARDS, ShardRows(X, digests, [None] * len(y)), recipe.key)
         shards.append(read_shard(folder / SHARDS / name, recipe.key))
         ids = (f"{start + at}.png" for at in range(len(y)))
         labels = (f"class {code}" for code in y.tolist())
         records = (Record(id_, id_, label, None, None) for id_, label in zip(ids, labels, strict=True))
         entries += [Entry(record, content) for record, content in zip(records, contents, strict=True)]
-    write_index(folder / INDEX, recipe, entries, shards, {LAYER: (dims,)}, "made up")
+    write_index(folder / INDEX, recipe, entries, shards, {layer: (d,) for layer, d in dims.items()}, "made up")
+    return folder / INDEX
+
+
+def _features(hidden: np.ndarray, loadings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal((len(hidden), loadings.shape[1]), np.float32)
+    return np.maximum(hidden @ loadings + noise - 0.5, 0).astype(np.float16)
 
 
 def by_folds(rows: Rows, y: np.ndarray) -> Numbers:
@@ -148,7 +158,7 @@ def scale(quick: bool, work: Path | None = None) -> Figures:
     with tempfile.TemporaryDirectory(dir=work, prefix="scale-") as temporary:
         if shutil.disk_usage(temporary).free < 4 * n * dims:
             raise Skipped(f"{n:,} x {dims:,} takes {2 * n * dims / 1e9:.1f} GB: there is no room for twice as much")
-        write_features(Path(temporary), n, dims)
+        write_features(Path(temporary), n, {LAYER: dims})
         command = [sys.executable, "-m", "benchmarks.fit.scale", "--child"]
         rows = [{"what": name, **timed([*command, name, "--work", temporary])} for name in FITS]
     most = max(row["peak_gb"] for row in rows)

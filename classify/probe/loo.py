@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from classify.probe.backend import numpy_backend
+from classify.probe.memo import Kept
 from classify.probe.normal import Normal, on_smaller_side, shrinkage, spectrum, standardised
 from classify.probe.path import Keep, RidgePath, Scored, penalties, side_by_side, tiles, walk
 from classify.probe.rows import Rows
@@ -38,11 +39,11 @@ class Turned:
     right: np.ndarray
 
     @classmethod
-    def of(cls, rows: Rows, Y: np.ndarray, transform: str) -> "Turned":
-        """Turn all rows by one decomposition."""
+    def of(cls, rows: Rows, Y: np.ndarray, transform: str, kept: Kept) -> "Turned":
+        """Turn all rows by one decomposition, which is kept: it is the same for all labels."""
         normal = on_smaller_side(rows, Y, transform)
-        with numpy_backend():
-            values, vectors = spectrum(normal.gram)
+        found = kept.remember("spectrum", lambda: _decomposed(normal.gram))
+        values, vectors = found["values"], found["vectors"]
         right = vectors.T @ normal.right
         if normal.rows is not None:
             right *= np.sqrt(values)[:, None]
@@ -59,19 +60,31 @@ class Turned:
         return np.rint((self.normal.targets + 1) * self.normal.n / 2)
 
 
+def _decomposed(gram: np.ndarray) -> dict[str, np.ndarray]:
+    with numpy_backend():
+        values, vectors = spectrum(gram)
+    return {"values": values, "vectors": vectors}
+
+
 def loo_path(
-    rows: Rows, Y: np.ndarray, transform: str, lams: np.ndarray | None = None, groups: np.ndarray | None = None
+    rows: Rows,
+    Y: np.ndarray,
+    transform: str,
+    lams: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    kept: Kept | None = None,
 ) -> RidgePath:
     """Leave out every row, or every group of rows, under all penalties, by one decomposition of the smaller side.
 
     Y (n, k) +-1; lams (L,) or the default grid; groups (n,) codes. Means are exact; the scale of "std" is that of all
     rows. Groups of m rows cost a solution of m equations each per penalty: they should be small, and fewer than all.
+    `kept` is for results that depend on these rows in this transform.
     """
     if transform_named(transform).whitened:
         raise ValueError("whitening sees every row: leave out folds instead")
     started = time.perf_counter()
     lams = penalties(rows, transform) if lams is None else np.asarray(lams, float)
-    turned = Turned.of(rows, Y, transform)
+    turned = Turned.of(rows, Y, transform, kept or Kept())
     return walk(partial(_scores, turned, transform, groups), lams, Y.shape, _kind(groups), started)
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,22 @@ class Memo:
 def memo(folder: Path | None) -> Memo:
     """Remember results in a folder, by custom `features.folder / FITS`; None for nowhere."""
     return Memo(folder)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A memo, and what all that is asked of it depends on so far."""
+
+    memo: Memo = field(default_factory=lambda: Memo(None))
+    key: Mapping[str, str] = field(default_factory=dict)
+
+    def about(self, **more: str) -> "Kept":
+        """Return the same memo for results that depend on more."""
+        return Kept(self.memo, {**self.key, **more})
+
+    def remember(self, function: str, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` gives, computed only where it was not before."""
+        return self.memo.remember(function, self.key, compute)
 
 
 def digest(*parts: Any) -> str:

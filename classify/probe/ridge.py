@@ -14,6 +14,7 @@ from scipy.linalg import solve
 from classify.probe.backend import Backend, numpy_backend
 from classify.probe.linear import Linear
 from classify.probe.loo import loo_path
+from classify.probe.memo import Kept
 from classify.probe.normal import Folds, Normal, coefficients, of_folds, on_smaller_side
 from classify.probe.path import Keep, RidgePath, Scored, penalties, side_by_side, tiles, walk
 from classify.probe.rows import Rows, in_memory
@@ -42,7 +43,9 @@ def targets(y: np.ndarray, n_classes: int) -> np.ndarray:
     return np.where(y[:, None] == np.arange(n_classes), np.int8(1), np.int8(-1))
 
 
-def scan(rows: Rows, Y: np.ndarray, folds: Folds, groups: np.ndarray | None, transform: str) -> RidgePath:
+def scan(
+    rows: Rows, Y: np.ndarray, folds: Folds, groups: np.ndarray | None, transform: str, kept: Kept | None = None
+) -> RidgePath:
     """Judge all default penalties on rows left out in the cheapest way that is exact; `kind` of the path says which.
 
     One by one without groups; group by group where the largest has at most SMALL_GROUP rows; else by the given folds:
@@ -51,7 +54,7 @@ def scan(rows: Rows, Y: np.ndarray, folds: Folds, groups: np.ndarray | None, tra
     if why := _why_folds(rows, groups, transform):
         path = fold_path(rows, Y, folds, None, transform)
         return replace(path, kind=f"{path.kind}: {why}")
-    return loo_path(rows, Y, transform, groups=groups)
+    return loo_path(rows, Y, transform, groups=groups, kept=kept)
 
 
 def _why_folds(rows: Rows, groups: np.ndarray | None, transform: str) -> str:

@@ -6,6 +6,8 @@ from tiny_features import blobs
 from tiny_task import tiny_task
 
 from classify.heads import HEADS
+from classify.probe import loo
+from classify.probe.memo import Kept, memo
 from classify.search import candidates, choose, scan_one, search, shortlist, side_by_side
 from classify.solvers import solver_of
 from classify.trials import Candidate, Trial
@@ -46,6 +48,21 @@ def test_sixty_configurations_of_noise_are_corrected_to_chance():
     corrected, naive = found.selection["corrected"], found.selection["naive"]
     assert corrected["low"] <= 0.5 <= corrected["high"]
     assert corrected["value"] < naive["value"]
+
+
+def test_a_second_search_scans_nothing_and_one_with_other_labels_decomposes_nothing(tmp_path, monkeypatch):
+    y = np.arange(60) % 3
+    taps = taps_of(y, a=1.0)
+    kept = Kept(memo(tmp_path), {"features": "these"})
+    first = search(tiny_task(y, taps, kept=kept), LOGISTIC, dims_of(taps))
+    monkeypatch.setattr(loo, "_decomposed", None)
+    other = search(tiny_task(1 - y % 2, taps, kept=kept), LOGISTIC, dims_of(taps))
+    assert other.selection == search(tiny_task(1 - y % 2, taps, kept=kept), LOGISTIC, dims_of(taps)).selection
+    monkeypatch.setattr("classify.search.scan", None)
+    again = search(tiny_task(y, taps, kept=kept), LOGISTIC, dims_of(taps))
+    assert again.selection == first.selection
+    with pytest.raises(TypeError):
+        search(tiny_task(y, taps, kept=kept.about(features="others")), LOGISTIC, dims_of(taps))
 
 
 def trial(depth, dims, transform, accuracy, y, strength=0.0, seed=0):
