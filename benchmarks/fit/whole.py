@@ -52,7 +52,7 @@ def _fitted(folder: Path, index: Path, what: str, *options: object) -> Numbers:
 
 def _other_labels(folder: Path, index: Path) -> Path:
     """Write labels that join the classes in pairs."""
-    features, path = open_features(str(index)), folder / "other.csv"
+    features, path = open_features(str(index), folder), folder / "other.csv"
     names = [f"pair {int(label) // 2}" for label in features.labels]
     lines = [f"{json.dumps(id_)},{name}" for id_, name in zip(features.ids, names, strict=True)]
     path.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8")

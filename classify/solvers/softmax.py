@@ -16,8 +16,8 @@ from classify.solvers.base import Fitted, Shared, finite, fitted_linear, shared,
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
-SEARCH_TOL, FINAL_TOL = 1e-5, 1e-8
-"""Of the gradient of the mean loss. At 1e-4, scikit-learn's default, mean scores are off by up to 0.0026."""
+SEARCH_TOL, FINAL_TOL = 3e-5, 1e-8
+"""Of the gradient of the mean loss. Mean scores are off by 0.0008 at most then; at scikit-learn's 1e-4 by up to 0.0026."""
 N_POINTS = 15
 """Values of C that a search tries, where it does not leave the grid."""
 
