@@ -140,13 +140,20 @@ def choose(task: Task, refined: Sequence[Trial]) -> tuple[Trial, str]:
 
 
 def selection(task: Task, best: Trial, trials: Sequence[Trial], rule: str) -> dict[str, Any]:
-    """Say what the winner scored, and what remains of it when it is judged on rows that did not choose it."""
+    """Say what the winner scored, and what remains of it when it is judged on rows that did not choose it.
+
+    What choosing adds is the best score of all less what bootstrap bias-corrected cross-validation leaves of it; the
+    winner's own score is lowered by that. The scores are not of one level: where one row is left out, more are trained
+    on than where a fold is.
+    """
     predicted = np.concatenate([trial.predicted[None] if trial.tried is None else trial.tried for trial in trials])
+    naive, left = best.metrics[task.metric], bbc(predicted, task.y, task.resamples, task.metric)
+    step = min(naive["value"] - float(task.values(predicted).max()), naive["value"] - left["value"])
     return {
         "metric": task.metric,
         "n_configurations": len(predicted),
-        "naive": best.metrics[task.metric],
-        "corrected": bbc(predicted, task.y, task.resamples, task.metric),
+        "naive": naive,
+        "corrected": {name: min(1.0, max(0.0, value + step)) for name, value in left.items()},
         "rule": rule,
     }
 

@@ -90,7 +90,8 @@ def logistic(quick: bool) -> Figures:
         goals += undisturbed(_goals(n, found), [foreign])
     note = (
         f"{len(GRID)} C from {GRID[0]:g} to {GRID[-1]:.3g}, {FOLDS} folds, d = {DIMS}, {CLASSES} classes; tol 1e-4 for "
-        f"sklearn, {SEARCH_TOL:g} for us, as in `fit`: at 1e-4 both miss converged scores by more than that. `scores off by`: the largest distance of a mean score from that of GridSearchCV in "
+        f"sklearn, {SEARCH_TOL:g} for us, as in `fit`: at 1e-4 both miss converged scores by more. "
+        "`scores off by`: the largest distance of a mean score from that of GridSearchCV in "
         f"float64 at tol {REFERENCE_TOL:g}."
     )
     return Figures(rows, note, goals)

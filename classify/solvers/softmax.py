@@ -17,7 +17,7 @@ from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
 SEARCH_TOL, FINAL_TOL = 3e-5, 1e-8
-"""Of the gradient of the mean loss. Mean scores are off by 0.0008 at most then; at scikit-learn's 1e-4 by up to 0.0026."""
+"""Of the gradient of the mean loss. Mean scores are then off by 0.0008 at most; at scikit-learn's 1e-4, by 0.0026."""
 N_POINTS = 15
 """Values of C that a search tries, where it does not leave the grid."""
 

@@ -8,7 +8,7 @@ from tiny_task import tiny_task
 from classify.heads import HEADS
 from classify.probe import loo
 from classify.probe.memo import Kept, memo
-from classify.search import candidates, choose, scan_one, search, shortlist, side_by_side
+from classify.search import candidates, choose, scan_one, search, selection, shortlist, side_by_side
 from classify.solvers import solver_of
 from classify.trials import Candidate, Trial
 
@@ -63,6 +63,17 @@ def test_a_second_search_scans_nothing_and_one_with_other_labels_decomposes_noth
     assert again.selection == first.selection
     with pytest.raises(TypeError):
         search(tiny_task(y, taps, kept=kept.about(features="others")), LOGISTIC, dims_of(taps))
+
+
+def test_the_correction_is_what_choosing_adds_and_not_what_more_training_rows_do():
+    y = np.arange(200) % 2
+    task = tiny_task(y, {"tap": blobs(y, 2)})
+    # The scan's trial is better throughout, as one that was fitted on more rows; nothing hangs on which is chosen.
+    scanned, best = trial(0, 8, "std", 0.95, y), trial(0, 8, "std", 0.9, y)
+    found = selection(task, best, [scanned, best], "")
+    assert found["naive"]["value"] == 0.9
+    assert found["corrected"]["value"] == pytest.approx(0.9, abs=0.005)
+    assert found["corrected"]["low"] < 0.9 < found["corrected"]["high"]
 
 
 def trial(depth, dims, transform, accuracy, y, strength=0.0, seed=0):
