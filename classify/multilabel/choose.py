@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from classify.multilabel.metrics import Interval, interval
+from classify.evaluate import interval
+from classify.multilabel.metrics import Interval
 
 
 def cheapest_of_the_best(values: np.ndarray, drawn: np.ndarray, order: Sequence[int]) -> int:

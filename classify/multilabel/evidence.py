@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from classify.calibrate import at_bound
-from classify.evaluate import draw_resamples
+from classify.evaluate import draw_resamples, interval
 from classify.multilabel.choose import corrected
 from classify.multilabel.data import MultiData
 from classify.multilabel.decide import Decisions, decide_across
 from classify.multilabel.labels import format_cell
-from classify.multilabel.metrics import Measures, evaluate_multi, interval
+from classify.multilabel.metrics import Measures, evaluate_multi
 from classify.multilabel.probabilities import classwise_ece, log_losses, probabilities
 from classify.multilabel.search import Found
 from classify.multilabel.trial import Task
@@ -36,7 +36,7 @@ def describe(evidence: Evidence) -> dict[str, Any]:
     data, found = evidence.data, evidence.found
     scanned = [trial for trial in found.trials if trial.head == "ridge"]
     per_layer = {trial.layers: trial for trial in sorted(scanned, key=lambda trial: trial.value)}
-    in_order = dict.fromkeys(trial.layers for trial in scanned)
+    in_order, wide = dict.fromkeys(trial.layers for trial in scanned), evidence.task.resamples.widening
     return {
         "task": "multi",
         "layers": list(found.best.layers),
@@ -57,8 +57,8 @@ def describe(evidence: Evidence) -> dict[str, Any]:
         "warnings": _doubts(evidence),
         "notes": found.notes,
         "selection": _selection(evidence),
-        "search": [trial.row() for trial in found.trials],
-        "per_layer": [per_layer[layers].row() for layers in in_order],
+        "search": [trial.row(wide) for trial in found.trials],
+        "per_layer": [per_layer[layers].row(wide) for layers in in_order],
     }
 
 
@@ -89,7 +89,7 @@ def _selection(evidence: Evidence) -> dict[str, Any]:
     values, drawn = np.array([trial.value for trial in trials]), np.stack([trial.drawn for trial in trials])
     taken = next(at for at, trial in enumerate(trials) if trial is best)
     fair = corrected(values, drawn, taken, task.counts, lambda at, counts: task.drawn(trials[at].scores, counts))
-    naive = interval(best.value, best.drawn)
+    naive = interval(best.value, best.drawn, task.resamples.widening)
     return {"metric": "map", "n_configurations": len(trials), "naive": naive, "corrected": fair, "rule": RULE}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
-from classify.evaluate import Resamples
+from classify.evaluate import Resamples, interval, mean_of, per_unit
 from classify.multilabel.data import Part
 from classify.multilabel.ranking import average_precisions, drawn_aps, mean_ap
 from extract.errors import FitError
@@ -42,30 +42,24 @@ def evaluate_multi(
         raise FitError(said, remedy="Give labels such as cat|dog, of the classes that the run knows")
     ap, aps = average_precisions(part.Y, scores, form), drawn_aps(part.Y, scores, *_drawn(resamples), form)
     tallies = _tallies(part, predicted)
-    counts = _per_unit(tallies, resamples.unit).T @ resamples.counts
+    counts = per_unit(tallies, resamples.unit).T @ resamples.counts
     value, drawn = (_from_tallies(each) for each in (tallies.sum(axis=0)[:, None], counts))
-    overall = {"map": interval(float(mean_ap(ap)), mean_ap(aps))}
-    overall |= {name: interval(float(value[name][0]), drawn[name]) for name in METRICS[1:]}
+    wide = resamples.widening
+    overall = {"map": interval(float(mean_ap(ap)), mean_ap(aps), wide)}
+    overall |= {name: interval(float(value[name][0]), drawn[name], wide) for name in METRICS[1:]}
     if losses is not None:
-        overall["log_loss"] = interval(float(losses.mean()), _drawn_mean(losses, resamples))
+        overall["log_loss"] = mean_of(losses, resamples)
     classes = range(part.Y.shape[1])
-    by_class = [{name: _maybe(value[name][at], drawn[name][at]) for name in PER_CLASS} for at in classes]
-    return Measures(overall, [{"ap": _maybe(ap[at : at + 1], aps[at])} | by_class[at] for at in classes])
+    by_class = [{name: _maybe(value[name][at], drawn[name][at], wide) for name in PER_CLASS} for at in classes]
+    return Measures(overall, [{"ap": _maybe(ap[at : at + 1], aps[at], wide)} | by_class[at] for at in classes])
 
 
 def _drawn(resamples: Resamples) -> tuple[np.ndarray, np.ndarray]:
     return resamples.unit, resamples.counts
 
 
-def interval(value: float, drawn: np.ndarray) -> Interval:
-    """Return the middle 95 % of the draws that have a value, widened to hold `value`."""
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (value, value)
-    return {"value": value, "low": min(float(low), value), "high": max(float(high), value)}
-
-
-def _maybe(value: np.ndarray, drawn: np.ndarray) -> Interval | None:
-    return None if np.isnan(value[0]) else interval(float(value[0]), drawn)
+def _maybe(value: np.ndarray, drawn: np.ndarray, widening: float) -> Interval | None:
+    return None if np.isnan(value[0]) else interval(float(value[0]), drawn, widening)
 
 
 def _tallies(part: Part, predicted: np.ndarray) -> csr_array:
@@ -73,12 +67,6 @@ def _tallies(part: Part, predicted: np.ndarray) -> csr_array:
     exact = (predicted == part.Y).all(axis=1) & (part.unknown == 0)
     blocks = [part.Y, predicted, part.Y & predicted, part.unknown[:, None], exact[:, None], np.ones((len(part), 1))]
     return csr_array(hstack([csr_array(block.astype(np.float32)) for block in blocks], format="csr"))
-
-
-def _per_unit(tallies: csr_array, unit: np.ndarray) -> csr_array:
-    """Add up the rows of each unit: (n, m) -> (units, m)."""
-    ones = np.ones(len(unit), dtype=np.float32)
-    return csr_array((ones, (unit, np.arange(len(unit)))), shape=(int(unit.max()) + 1, len(unit))) @ tallies
 
 
 def _from_tallies(tallies: np.ndarray) -> dict[str, np.ndarray]:
@@ -100,9 +88,3 @@ def _from_tallies(tallies: np.ndarray) -> dict[str, np.ndarray]:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-
-
-def _drawn_mean(values: np.ndarray, resamples: Resamples) -> np.ndarray:
-    totals = np.bincount(resamples.unit, weights=values).astype(np.float32)
-    sizes = np.bincount(resamples.unit).astype(np.float32)
-    return (totals @ resamples.counts) / (sizes @ resamples.counts)

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classify.evaluate import Resamples
+from classify.evaluate import Resamples, interval
 from classify.folds import Folds
 from classify.multilabel.data import Part
-from classify.multilabel.metrics import interval
 from classify.multilabel.ranking import average_precisions, drawn_aps, mean_ap
 from classify.probe.rows import Rows, read_rows
 
@@ -36,12 +35,12 @@ class Trial:
     converged: bool = True
     at_limit: bool = False
 
-    def row(self) -> dict[str, Any]:
-        """Return the trial as metrics.json has it."""
+    def row(self, widening: float) -> dict[str, Any]:
+        """Return the trial as metrics.json has it; `widening` is that of the draws."""
         where = {"layers": list(self.layers), "layer": " + ".join(self.layers), "dims": self.dims}
         how = {"transform": self.transform, "head": self.head, "params": self.params, "stage": STAGES[self.head]}
         cost = {"seconds": round(self.seconds, 4), "converged": self.converged, "at_limit": self.at_limit}
-        return {**where, **how, "map": interval(self.value, self.drawn), **cost}
+        return {**where, **how, "map": interval(self.value, self.drawn, widening), **cost}
 
 
 @dataclass(frozen=True, eq=False)

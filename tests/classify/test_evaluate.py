@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class, wilson
+from classify import evaluate as module
+from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, interval, per_class, wilson
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,74 @@ def test_bootstrap_is_that_of_a_plain_loop():
     for counts in resamples.counts.T:
         rows = np.repeat(np.arange(60), counts.astype(int))
         drawn.append(f1_score(y[rows], predicted[rows], average="macro"))
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
+    wide = stats.t.ppf(0.975, 59) / stats.norm.ppf(0.975) * np.sqrt(60 / 59)
+    low, high = found["value"] + wide * (np.quantile(drawn, [0.025, 0.975]) - found["value"])
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-9)
+
+
+def speakers(rng, n_groups, rows=50):
+    """Rows of a few people, each of whom is right at a rate of their own, 80 % on average: -> y, predicted, groups."""
+    rate = np.clip(rng.normal(0.8, 0.1, n_groups), 0.4, 1)
+    groups = np.repeat(np.arange(n_groups), rows)
+    y = np.arange(len(groups)) % 2
+    return y, np.where(rng.random(len(y)) < rate[groups], y, 1 - y), groups
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "log_loss"])
+def test_intervals_over_a_few_groups_hold_the_truth_as_often_as_they_say(name):
+    held = []
+    for seed in range(100):
+        y, predicted, groups = speakers(np.random.default_rng(seed), 5)
+        resamples = draw_resamples(len(y), groups, seed)
+        found = evaluate(y, predicted, resamples, (y != predicted).astype(float))[name]
+        held.append(found["low"] <= (0.2 if name == "log_loss" else 0.8) <= found["high"])
+    assert np.mean(held) >= 0.9
+
+
+def test_one_group_says_next_to_nothing_of_others():
+    y, predicted, groups = speakers(np.random.default_rng(0), 1)
+    found = evaluate(y, predicted, draw_resamples(len(y), groups, 0), np.linspace(0.1, 0.3, len(y)))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert found[name]["high"] - found[name]["low"] > 0.7
+    assert (found["log_loss"]["low"], found["log_loss"]["high"]) == pytest.approx((0.1, 0.3))
+
+
+def test_many_groups_or_rows_widen_nothing():
+    assert draw_resamples(5000, None, 0).widening == pytest.approx(1, abs=1e-3)
+    assert draw_resamples(4, np.array([0, 0, 1, 1]), 0).widening == pytest.approx(9.17, abs=0.01)
+    assert draw_resamples(101, np.array([0] * 100 + [1]), 0).widening == pytest.approx(9.17, abs=0.01)
+
+
+def test_an_interval_is_of_the_draws_that_have_a_value():
+    assert interval(0.5, np.array([np.nan, 0.6, 0.6])) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.6})
+    assert interval(0.5, np.array([np.nan])) == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert interval(0.5, np.array([0.6, 0.6]), 9.0) == pytest.approx({"value": 0.5, "low": 0.5, "high": 1.0})
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_very_many_rows_are_drawn_in_parts_and_their_intervals_are_the_same(grouped, monkeypatch):
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 6, 6000)
+    predicted = np.where(rng.random(6000) < 0.8, y, rng.integers(0, 6, 6000))
+    groups = np.arange(6000) // 3 if grouped else None
+    one_by_one = evaluate(y, predicted, draw_resamples(6000, groups, 0), (y != predicted) + 0.5)
+    monkeypatch.setattr(module, "MAX_UNITS", 500)
+    resamples = draw_resamples(6000, groups, 0)
+    assert resamples.counts.shape == (500, 1000)
+    assert resamples.counts.sum(axis=0).tolist() == [500] * 1000
+    assert not grouped or (resamples.unit.reshape(-1, 3) == resamples.unit[::3, None]).all()
+    in_parts = evaluate(y, predicted, resamples, (y != predicted) + 0.5)
+    for name, found in one_by_one.items():
+        width = found["high"] - found["low"]
+        assert in_parts[name]["value"] == found["value"]
+        assert in_parts[name]["high"] - in_parts[name]["low"] == pytest.approx(width, rel=0.12)
+
+
+def test_codes_of_a_small_type_are_counted_as_they_are():
+    y = np.arange(400) % 100
+    predicted = np.roll(y, 7)
+    resamples = draw_resamples(400, None, 0)
+    assert evaluate(y, predicted.astype(np.int8), resamples) == evaluate(y, predicted, resamples)
 
 
 def test_groups_of_like_images_widen_every_interval():

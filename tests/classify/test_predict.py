@@ -118,7 +118,8 @@ def test_copies_do_not_narrow_an_interval(fitted, tmp_path, one_grouped):
     once = evaluate_run(spec, str(fitted / "data"), None, Silent())["metrics"]["accuracy"]
     copied = evaluate_run(spec, str(tmp_path / "m.csv"), None, Silent())["metrics"]["accuracy"]
     assert copied["value"] == pytest.approx(once["value"])
-    assert copied["high"] - copied["low"] == pytest.approx(once["high"] - once["low"], abs=0.05)
+    # A little wider: how alike the images of a group are is an estimate, by Student's distribution.
+    assert 0.95 < (copied["high"] - copied["low"]) / (once["high"] - once["low"]) < 1.25
 
 
 LAYERS = ("penultimate", "layer1")
