@@ -9,6 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from extract.errors import FitError
 
+BUNDLES = 8
+"""Of the single rows of a class, for each fold: as even as one by one, where there is more than one row in a bundle."""
+
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -76,5 +79,21 @@ def _stratified(y: np.ndarray, groups: np.ndarray | None, k: int, seed: int) -> 
         # A class smaller than the number of folds: `make_folds` says so in our words, and a hold-out needs only one.
         warnings.filterwarnings("ignore", message="The least populated class")
         splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
-        found = list(splitter(k, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))
+        bundles = None if groups is None else bundled(y, groups, BUNDLES * k, seed)
+        found = list(splitter(k, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, bundles))
     return [(train, test) for train, test in found if len(train) and len(test)]
+
+
+def bundled(y: np.ndarray, groups: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Tie rows that are groups of their own to `most` groups a class, at random: (n,), (n,) -> (n,) codes.
+
+    StratifiedGroupKFold weighs every group against every fold: 50,000 rows of 100 classes took 12 s, and take 1 s.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    alone = np.random.default_rng(seed).permutation(np.flatnonzero(sizes[codes] == 1))
+    alone = alone[np.argsort(y[alone], kind="stable")]
+    labels, starts, counts = np.unique(y[alone], return_index=True, return_counts=True)
+    place = np.arange(len(alone)) - np.repeat(starts, counts)
+    codes[alone] = len(sizes) + np.repeat(np.arange(len(labels)), counts) * most + place % most
+    return codes

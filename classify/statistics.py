@@ -96,10 +96,11 @@ def _drawn_hits(
     A block's counts are whole numbers far below 2^24, so float32 adds them up exactly.
     """
     hits, support = np.zeros((len(predicted), resamples.counts.shape[1])), np.zeros(resamples.counts.shape[1])
-    for block in _blocks(rows):
-        counts = resamples.counts[resamples.unit[block]]
-        hits += (predicted[:, block] == y[block]).astype(np.float32) @ counts
-        support += counts.sum(axis=0)
+    for block in _blocks(rows[np.argsort(resamples.unit[rows], kind="stable")]):
+        units, starts, sizes = np.unique(resamples.unit[block], return_index=True, return_counts=True)
+        right, counts = (predicted[:, block] == y[block]).astype(np.float32), resamples.counts[units]
+        hits += np.add.reduceat(right, starts, axis=1) @ counts
+        support += sizes @ counts
     return hits, support
 
 
