@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import PACKAGES
+from classify.bundle import PACKAGES, Bundle
 from classify.calibrate import before_and_after, losses, softmax, top_label
 from classify.conformal import measure_abstain, measure_sets, risk_coverage
 from classify.curve import learning_curve
@@ -12,8 +12,9 @@ from classify.dataset import Dataset
 from classify.evaluate import confusion, draw_resamples, evaluate, per_class
 from classify.folds import Part
 from classify.imbalance import imbalance
-from classify.inputs import Inputs
+from classify.inputs import Inputs, blocks_of
 from classify.judged import Judged
+from classify.probe.rows import block_slices
 from classify.runs import PREDICTION_FIELDS
 from classify.spec import FitSpec
 from classify.trials import Trial
@@ -101,6 +102,13 @@ def _calibration(spec: FitSpec, data: Dataset, judged: Judged, scores: np.ndarra
         and judged.abstain.as_dict() | {"test": measure_abstain(judged.abstain.threshold, confidence, hit)},
         "risk_coverage": risk_coverage(confidence, hit),
     }
+
+
+def scores_of(features: FeatureSet, bundle: Bundle, rows: np.ndarray) -> np.ndarray:
+    """Score rows (n,) of the features, a block at a time: -> (n, C)."""
+    dims = sum(block.shape[1] for block in blocks_of(features, bundle.layers, rows[:1]).values())
+    blocks = block_slices((len(rows), dims), np.dtype(np.float64).itemsize)
+    return np.concatenate([bundle.scores(blocks_of(features, bundle.layers, rows[at])) for at in blocks])
 
 
 def without_leaked(

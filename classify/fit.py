@@ -6,7 +6,7 @@ from typing import Any
 
 from classify.bundle import Bundle, write_bundle
 from classify.calibrate import softmax
-from classify.evidence import describe, harder, learning, measure, predicted_rows, without_leaked
+from classify.evidence import describe, harder, learning, measure, predicted_rows, scores_of, without_leaked
 from classify.folders import whole_folder
 from classify.grouping import grouping
 from classify.hygiene import inspect
@@ -88,7 +88,7 @@ def deploy(spec: FitSpec, inputs: Inputs, judged: Judged) -> tuple[Bundle, Fitte
 def gather(spec: FitSpec, inputs: Inputs, judged: Judged, bundle: Bundle, progress: Progress) -> Evidence:
     """Test the bundle, look the data over, and put together what the run says."""
     features, data = inputs.features, inputs.data
-    scores = bundle.scores(blocks_of(features, bundle.layers, data.test.rows))
+    scores = scores_of(features, bundle, data.test.rows)
     hygiene, findings, more = inspect(
         features, data, inputs.twins, judged.probabilities, layer=bundle.layers[-1], layers=list(inputs.dims)
     )
@@ -96,14 +96,16 @@ def gather(spec: FitSpec, inputs: Inputs, judged: Judged, bundle: Bundle, progre
     metrics["calibration"]["open_set"] = bundle.open_set.as_dict() if bundle.open_set else None
     hygiene["duplicates"]["without_cross_split"] = without_leaked(spec, inputs, judged, scores)
     curve, said = learning(inputs, judged, progress)
+    answered = predicted_rows(features, data, data.test, softmax(scores / bundle.temperature))
+    early, pictures = inputs.trouble, inputs.pictures(wanted_thumbnails(answered, findings))
+    # The page looks at further images: what was not at hand is counted once, at the end.
+    notes = [note for note in (*inputs.notes, *more, *said) if note not in early]
     metrics |= {
         "grouping": grouping(inputs.task, inputs.solver, judged.found.best, data.train, data.n_named_groups),
         "learning_curve": curve,
         "hygiene": hygiene,
-        "notes": list(dict.fromkeys([*inputs.notes, *more, *said])),
+        "notes": list(dict.fromkeys([*notes, *inputs.trouble])),
         "warnings": [*inputs.warnings, *judged.warnings, *harder(metrics)],
     }
-    answered = predicted_rows(features, data, data.test, softmax(scores / bundle.temperature))
     held_back = predicted_rows(features, data, data.train, judged.probabilities)
-    pictures = inputs.pictures(wanted_thumbnails(answered, findings))
     return Evidence(metrics, answered, held_back, findings, pictures)

@@ -8,14 +8,14 @@ import numpy as np
 from classify.dataset import Dataset, read_dataset
 from classify.evaluate import draw_resamples
 from classify.folds import make_folds
-from classify.heads import find_head
+from classify.heads import Head, find_head
 from classify.hygiene import Duplicates, Images, find_duplicates, open_images
 from classify.imbalance import leading_metric
 from classify.probe.backend import pick_device
 from classify.probe.memo import Kept, digest, memo
-from classify.probe.memory import plan_memory
+from classify.probe.memory import MemoryPlan, plan_memory
 from classify.probe.rows import read_rows
-from classify.solvers import Solver, solver_of
+from classify.solvers import Pipelines, Solver, check_kept, few_rows, solver_of
 from classify.spec import AUTO, FitSpec
 from classify.trials import Task
 from extract.errors import FitError, unknown
@@ -42,6 +42,11 @@ class Inputs:
     notes: list[str]
     warnings: list[str]
 
+    @property
+    def trouble(self) -> list[str]:
+        """Say which images could not be looked at so far, and why."""
+        return [] if self.images is None else self.images.trouble
+
     def pictures(self, wanted: Sequence[str]) -> dict[str, str | None]:
         """Make thumbnails of images by their id: data: URIs, None for those that are not at hand."""
         if self.images is None:
@@ -66,10 +71,13 @@ def read_inputs(spec: FitSpec, features: FeatureSet, progress: Progress) -> Inpu
         features, labels=spec.labels, group=spec.group, hold_out=spec.hold_out, seed=spec.seed, near=near
     )
     plan = plan_memory(len(data.train), sum(dims.values()), len(data.classes), spec.cv)
-    task, said = make_task(spec, features, data, plan.room_bytes)
     solver, notes = solver_of(head, spec.class_weight), [*notes, *twins.notes]
     if not plan.in_memory:
         notes.append(plan.words)
+    if isinstance(solver, Pipelines):
+        check_room(plan, solver.head)
+        check_head(head, spec, features, next(iter(dims)), data)
+    task, said = make_task(spec, features, data, plan.room_bytes)
     return Inputs(features, dims, images, twins, data, task, solver, notes, [*data.warnings, *said])
 
 
@@ -92,6 +100,22 @@ def make_task(spec: FitSpec, features: FeatureSet, data: Dataset, room_bytes: in
         kept=Kept(memo(features.folder / FITS), {"features": features.digest, "rows": digest(train.rows)}),
     )
     return task, said
+
+
+def check_room(plan: MemoryPlan, who: str) -> None:
+    """Raise FitError where features do not fit into memory, and `who` cannot take them a block at a time."""
+    if plan.in_memory:
+        return
+    said = f"{who} needs all features in memory, and there is no room for {plan.bytes / 1e9:.2f} GB of them"
+    remedy = "Take --head logistic, or ridge without weights of classes, which stream them; or fewer taps with --layer"
+    raise FitError(said, remedy=remedy)
+
+
+def check_head(head: Head, spec: FitSpec, features: FeatureSet, layer: str, data: Dataset) -> None:
+    """Raise FitError where a head by import path cannot be kept in a bundle, before it is searched for."""
+    if head.kind == "imported":
+        at = few_rows(data.train.y)
+        check_kept(head, features.read(layer, data.train.rows[at]), data.train.y[at], spec.class_weight)
 
 
 def layers_of(spec: FitSpec, features: FeatureSet) -> dict[str, int]:

@@ -13,8 +13,10 @@ from classify.evaluate import confusion, draw_resamples, evaluate, per_class
 from classify.evidence import predicted_rows
 from classify.folders import whole_folder
 from classify.imbalance import imbalance
-from classify.inputs import layers_of, open_for_fit
+from classify.inputs import check_room, layers_of, open_for_fit
 from classify.probe.linear import Linear
+from classify.probe.memory import plan_memory
+from classify.probe.rows import stored_rows
 from classify.probe.transforms import rowwise
 from classify.protocols import PROTOCOLS, Options, ProtocolData, ProtocolResult
 from classify.runs import Evidence, check_replaceable, run_folder, write_evidence
@@ -38,6 +40,8 @@ def follow(spec: FitSpec, watch: Progress) -> dict[str, Any]:
     folder = run_folder(spec.out, features)
     layer = _layer(spec, features)
     data = read_dataset(features, labels=spec.labels, group=spec.group, hold_out=spec.hold_out, seed=spec.seed)
+    n, dims = len(data.train) + len(data.test), layers_of(spec, features)[layer]
+    check_room(plan_memory(n, dims, len(data.classes), 1), f"the protocol {spec.published!r}")
     result = _run(spec, features, layer, data, watch)
     metrics = _described(spec, features, layer, data, result)
     metrics |= {"run": str(folder), "seconds": round(time.perf_counter() - started, 3)}
@@ -61,9 +65,9 @@ def _run(spec: FitSpec, features: FeatureSet, layer: str, data: Dataset, progres
     train, test = data.train, data.test
     validation = np.array([features.splits[row] == "val" for row in train.rows])
     given = ProtocolData(
-        X_train=features.read(layer, train.rows),
+        X_train=_rows(features, layer, train.rows),
         y_train=train.y,
-        X_test=features.read(layer, test.rows),
+        X_test=_rows(features, layer, test.rows),
         y_test=test.y,
         classes=data.classes,
         validation=validation if validation.any() else None,
@@ -72,6 +76,11 @@ def _run(spec: FitSpec, features: FeatureSet, layer: str, data: Dataset, progres
     )
     options = Options(metric=None if spec.metric == AUTO else spec.metric, shots=spec.few_shot, draws=spec.draws)
     return PROTOCOLS[str(spec.published)].run(given, seed=spec.seed, options=options, progress=progress)
+
+
+def _rows(features: FeatureSet, layer: str, rows: np.ndarray) -> np.ndarray:
+    """Read rows (n,) of a tap: (n, D) float32; raises FitError where one is no number."""
+    return stored_rows(features, (layer,), "none", rows).take(np.arange(len(rows)))
 
 
 def _described(

@@ -85,7 +85,8 @@ def write_evidence(folder: Path, found: Evidence) -> None:
     text = json.dumps(found.metrics, indent=2, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     _write_rows(folder / "predictions.csv", found.predictions)
-    _write_rows(folder / "out_of_fold.csv", found.out_of_fold)
+    if found.out_of_fold:  # a protocol has none, nor has a fit of several labels
+        _write_rows(folder / "out_of_fold.csv", found.out_of_fold)
     write_findings(folder / FINDINGS, found.findings)
     page = render(found.metrics, found.predictions, found.findings, found.thumbnails)
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -95,4 +96,9 @@ def _write_rows(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.DictWriter(file, PREDICTION_FIELDS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(_cells(row) for row in rows)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """Give the probabilities of several labels the one cell that a table has for them, as JSON."""
+    return {**row, "probability": json.dumps(row["probabilities"])} if "probabilities" in row else row

@@ -1,6 +1,5 @@
 """`fit --multi-label`: images that have several labels, each class answered for itself."""
 
-import json
 import time
 from typing import Any
 
@@ -14,7 +13,7 @@ from classify.multilabel.fit import MultiFit, MultiSpec, fit_multilabel
 from classify.multilabel.labels import add_up
 from classify.probe.backend import pick_device
 from classify.runs import Evidence, check_replaceable, run_folder, write_evidence
-from classify.spec import FitSpec
+from classify.spec import AUTO, HEAD, FitSpec
 from extract.errors import FitError, OptionError
 from extract.progress import Progress
 from extract.store import FeatureSet
@@ -40,15 +39,15 @@ def fit_several(spec: FitSpec, watch: Progress) -> dict[str, Any]:
         blocks = blocks_of(features, found.layers, data.test.rows)
         bundle, weights = _bundle(features, found), features.weights_path
         write_bundle(temporary / "bundle", bundle, weights=weights, blocks=blocks, expected=found.scores)
-        write_evidence(temporary, Evidence(metrics, _rows(found), [], {}, {}))
+        write_evidence(temporary, Evidence(metrics, found.predictions, [], {}, {}))
     return metrics
 
 
 def _check(spec: FitSpec) -> None:
     """Refuse what means nothing with several labels an image."""
-    if spec.head != "logistic" or spec.class_weight or spec.answer_accuracy:
-        said = "several labels take the head logistic, without weights of classes or a threshold to answer by"
-        raise OptionError(said, remedy="Leave --head, --class-weight and --answer-accuracy out")
+    if spec.head != HEAD or spec.metric != AUTO or spec.class_weight or spec.answer_accuracy:
+        said = f"several labels take the head {HEAD} by mean AP, without weights of classes or a threshold to answer by"
+        raise OptionError(said, remedy="Leave --head, --metric, --class-weight and --answer-accuracy out")
 
 
 def _read(spec: FitSpec, features: FeatureSet, watch: Progress) -> tuple[MultiData, list[str]]:
@@ -79,7 +78,7 @@ def _bundle(features: FeatureSet, found: MultiFit) -> Bundle:
         recipe=features.recipe,
         layers=found.layers,
         transform=found.transform,
-        head="logistic",
+        head=HEAD,
         kind="linear",
         params=found.params,
         classes=found.classes,
@@ -88,8 +87,3 @@ def _bundle(features: FeatureSet, found: MultiFit) -> Bundle:
         task="multi",
         label_thresholds=tuple(found.thresholds.tolist()),
     )
-
-
-def _rows(found: MultiFit) -> list[dict[str, Any]]:
-    """Give the probabilities of all classes the one cell that a table has for them, as JSON."""
-    return [{**row, "probability": json.dumps(row["probabilities"])} for row in found.predictions]

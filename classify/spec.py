@@ -12,6 +12,7 @@ from extract.spec import available_cores
 
 STRATEGIES = ("linear",)
 AUTO = "auto"
+HEAD = "logistic"
 DEVICES = ("auto", "cpu", "cuda")
 DUPLICATES = ("auto", "always", "off")
 MAX_SEED = 2**32 - 1
@@ -32,7 +33,7 @@ class FitSpec:
     features: str
     cache: Path = Path("cache")
     layers: tuple[str, ...] = ()
-    head: str = "logistic"
+    head: str = HEAD
     params: dict[str, list[Any]] = field(default_factory=dict)
     class_weight: str | None = None
     strategy: str = "linear"
@@ -86,7 +87,12 @@ class FitSpec:
             raise OptionError(said, remedy=f"Take 1 image a class or more, and {FEWEST_DRAWS} draws or more")
 
     def _check_combinations(self) -> None:
-        find_head(self.head, self.params)
+        head = find_head(self.head, self.params)
         if self.published and self.multi_label:
             said = f"--multi-label and the protocol {self.published!r} exclude each other"
             raise OptionError(said, remedy="Leave one of them out")
+        if self.published and (self.head != HEAD or self.class_weight or self.answer_accuracy):
+            said = f"the protocol {self.published!r} brings its own head, without weights of classes or abstaining"
+            raise OptionError(said, remedy="Leave --head, --class-weight and --answer-accuracy out")
+        if self.class_weight and not head.weighs:
+            raise OptionError(f"{self.head} cannot weigh classes", remedy="Leave --class-weight out, or take logistic")

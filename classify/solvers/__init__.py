@@ -2,11 +2,11 @@
 
 from classify.heads import Head
 from classify.solvers.base import Fitted, Solver, out_of_fold
-from classify.solvers.pipeline import Pipelines
+from classify.solvers.pipeline import Pipelines, check_kept, few_rows
 from classify.solvers.ridge import Ridge
 from classify.solvers.softmax import Softmax
 
-__all__ = ["SOLVERS", "Fitted", "Solver", "out_of_fold", "solver_of"]
+__all__ = ["SOLVERS", "Fitted", "Pipelines", "Solver", "check_kept", "few_rows", "out_of_fold", "solver_of"]
 
 SOLVERS: dict[str, Solver] = {solver.head: solver for solver in (Softmax(), Ridge())}
 """Heads whose searches share their work; all others are pipelines."""

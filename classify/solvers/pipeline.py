@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from joblib import delayed
 
+from classify.estimators import store_model
 from classify.folds import Folds
 from classify.heads import Head, pad
+from classify.scoring import prepared_width
 from classify.solvers.base import Fitted, spread
 from classify.solvers.fits import fit_noted, quiet_fits, run_jobs
 from classify.trials import Candidate, Task, Trial
@@ -18,6 +20,9 @@ from extract.progress import Progress
 
 BEFORE = "none"
 """The rows that a pipeline is given: its transform is inside of it."""
+
+FEW, FEW_CLASSES = 10, 3
+"""Rows of a class, and classes, that show what a fitted head is made of."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,11 @@ class Pipelines:
             unfitted = self._build(task, candidate, value, len(train))
             try:
                 pipeline, fine = fit_noted(unfitted, X[train], task.y[train])
+                known = self.kind.scores(pipeline, X[test])
             except ValueError as error:
                 said = f"{self.head} cannot be fitted on {len(train)} images of {len(codes)} classes: {error}"
                 raise FitError(said, remedy="Take another head, or other --param values") from error
-            scores = pad(self.kind.scores(pipeline, X[test]), codes, task.n_classes)
+            scores = pad(known, codes, task.n_classes)
         return FoldFit(scores, fine, time.perf_counter() - started)
 
     def _trial(self, task: Task, candidate: Candidate, value: Any, fits: list[FoldFit]) -> Trial:
@@ -141,6 +147,26 @@ class Pipelines:
             converged=all(fit.converged for fit in fits),
             strength=self.kind.strength(value),
         )
+
+
+def few_rows(y: np.ndarray) -> np.ndarray:
+    """Choose a few rows of each of the first classes: y (n,) codes -> positions."""
+    return np.concatenate([np.flatnonzero(y == code)[:FEW] for code in np.unique(y)[:FEW_CLASSES]])
+
+
+def check_kept(kind: Head, X: np.ndarray, y: np.ndarray, class_weight: str | None) -> None:
+    """Fit a head by import path on a few rows, X (n, D), y (n,), and store it; FitError where no bundle can hold it.
+
+    Told before a search of hours, not after it.
+    """
+    for value in kind.grid:
+        pipeline = kind.build(value, 0, transform=kind.transforms[0], class_weight=class_weight)
+        try:
+            with quiet_fits():
+                pipeline.fit(X.astype(np.float64), y)
+        except ValueError:
+            continue  # some settings need more rows than these; what fails on all of them the search will tell
+        store_model(kind.estimator(pipeline), prepared_width(kind.arrays(pipeline)))
 
 
 def _read(task: Task, candidate: Candidate) -> np.ndarray:

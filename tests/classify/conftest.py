@@ -1,9 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_features import FakeFeatures, blobs
+
+from classify import inputs
+from classify.fit import fit
+from classify.spec import FitSpec
+
+QUICK = {"jobs": 1, "cv": 3, "duplicates": "off"}
 
 
 @pytest.fixture
@@ -16,3 +23,14 @@ def make_features(tmp_path: Path) -> Callable[..., FakeFeatures]:
         return FakeFeatures(labels=labels, label_names=names, weights_path=weights, **known)
 
     return make
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Fit on features that were made, with few folds, and return what the run says; it lies in `tmp_path / "run"`."""
+
+    def start(features: FakeFeatures, **options) -> dict[str, Any]:
+        monkeypatch.setattr(inputs, "open_features", lambda name, cache: features)
+        return fit(FitSpec("tiny", **({"out": tmp_path / "run"} | QUICK | options)))
+
+    return start

@@ -1,5 +1,6 @@
 import csv
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,24 +11,17 @@ import pytest
 from tiny_features import blobs
 
 import classify.fit as module
-from classify import inputs
 from classify.bundle import read_bundle
-from classify.fit import fit
 from classify.heads import HEADS
-from classify.spec import FitSpec
-from extract.errors import FitError, OptionError, StoreError
+from classify.probe import loo
+from classify.probe.memory import MemoryPlan
+from extract.errors import BundleError, FitError, StoreError
+from extract.store.folders import FITS
+from tests.tiny import files_in
 
 WORDS = """strategy layers head params classes n_train n_test cv test confusion per_class calibration search advice
-seconds versions features_key split warnings n_bad n_unlabelled seed features run per_layer"""
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    def start(features, **options):
-        monkeypatch.setattr(inputs, "open_features", lambda name, cache: features)
-        return fit(FitSpec("tiny", **({"out": tmp_path / "run", "jobs": 1, "cv": 3, "duplicates": "off"} | options)))
-
-    return start
+seconds versions features_key split warnings n_bad n_unlabelled seed features run per_layer task command protocol
+transform dims class_weight metric imbalance folds selection baseline grouping learning_curve hygiene notes"""
 
 
 def two_taps(make_features, **known):
@@ -74,11 +68,38 @@ def test_the_bundle_answers_what_the_predictions_say(make_features, run, tmp_pat
     assert [row["label"] for row in rows] == [["wasp", "ant", "bee"][row % 3] for row in at]
 
 
-def test_the_same_seed_gives_the_same_run(make_features, run):
+def timeless(found):
+    """What a run says, without what its clock says."""
+    if isinstance(found, dict):
+        return {key: timeless(value) for key, value in found.items() if key != "seconds"}
+    return [timeless(each) for each in found] if isinstance(found, list) else found
+
+
+def test_a_second_fit_scans_nothing_and_says_the_same(make_features, run, monkeypatch):
     features = two_taps(make_features)
-    drop = {"seconds", "search", "per_layer"}
-    one, two = ({key: value for key, value in run(features).items() if key not in drop} for _ in range(2))
-    assert one == two
+    first = run(features)
+    monkeypatch.setattr("classify.search.scan", None)
+    assert timeless(run(features)) == timeless(first)
+    with pytest.raises(TypeError):  # the seed moves the hold-out and the folds
+        run(features, seed=1)
+
+
+def test_other_labels_need_no_new_decomposition(make_features, run, tmp_path, monkeypatch):
+    features = two_taps(make_features, splits=["train"] * 60 + ["test"] * 30)
+    first = run(features)
+    decomposed = []
+    monkeypatch.setattr(loo, "_decomposed", lambda gram, plain=loo._decomposed: decomposed.append(1) or plain(gram))
+    (tmp_path / "other.csv").write_text(
+        "path,label\n" + "".join(f"{id_},{'ab'[row // 2 % 2]}\n" for row, id_ in enumerate(features.ids))
+    )
+    other = run(features, labels=tmp_path / "other.csv")
+    assert not decomposed
+    assert (other["classes"], first["classes"]) == (["a", "b"], ["ant", "bee", "wasp"])
+    assert (other["n_train"], other["n_test"]) == (60, 30)
+    (features.folder / FITS).rename(tmp_path / "gone")
+    again = run(features, labels=tmp_path / "other.csv")
+    assert len(decomposed) == 6  # two taps in three transforms
+    assert timeless(again) == timeless(other)
 
 
 @pytest.mark.parametrize("head", sorted(HEADS))
@@ -121,7 +142,7 @@ def test_a_run_of_ours_is_replaced_and_anything_else_is_not(make_features, run, 
     assert (tmp_path / "run" / "bundle").exists()
 
 
-@pytest.mark.parametrize("place", ["notes.txt", "photos/metrics.json", "bundle/notes.txt"])
+@pytest.mark.parametrize("place", ["notes.txt", "photos/metrics.json", "bundle/notes.txt", "findings/notes.csv"])
 def test_a_run_with_something_else_in_it_is_not_replaced(make_features, run, tmp_path, place):
     features = make_features(np.arange(40) % 2, ["a", "b"])
     run(features)
@@ -183,18 +204,58 @@ def test_a_harder_test_is_told(make_features, run):
     assert not any("harder" in text for text in said)
 
 
-def test_a_fit_that_fails_leaves_the_last_run(make_features, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "error", "told"),
+    [
+        ("write_evidence", OSError("disk full"), FitError),
+        ("write_bundle", BundleError("scores unlike those of scikit-learn"), BundleError),
+        ("write_evidence", KeyboardInterrupt(), KeyboardInterrupt),
+        ("search", KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_fit_that_fails_or_is_stopped_leaves_the_last_run(
+    make_features, run, tmp_path, monkeypatch, place, error, told
+):
     features = make_features(np.arange(40) % 2, ["a", "b"])
-    before = run(features)
+    run(features)
+    before = files_in(tmp_path / "run")
 
-    def fail(*args):
-        raise OSError("disk full")
+    def fail(*args, **known):
+        raise error
 
-    monkeypatch.setattr(module, "write_evidence", fail)
-    with pytest.raises(FitError, match=r"disk full.*Make room"):
-        run(features)
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == before
+    monkeypatch.setattr(module, place, fail)
+    with pytest.raises(told, match=None if told is KeyboardInterrupt else "disk full|unlike"):
+        run(features, seed=1)
+    assert files_in(tmp_path / "run") == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+sys.path[:0] = sys.argv[2:]
+from tiny_features import FakeFeatures, blobs
+from classify import fit, inputs
+
+labels = np.arange(40) % 2
+features = FakeFeatures({"penultimate": blobs(labels, 8)}, labels, ["a", "b"], folder / "weights.safetensors")
+inputs.open_features = lambda *_: features
+fit.write_evidence = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+fit.fit(fit.FitSpec("tiny", out=folder / "run", cv=2, duplicates="off"))
+"""
+
+
+def test_a_fit_that_is_killed_leaves_the_last_run_and_the_next_one_replaces_it(make_features, run, tmp_path):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    run(features)
+    before = files_in(tmp_path / "run")
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), *paths], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert files_in(tmp_path / "run") == before
+    assert run(features, seed=2) == json.loads((tmp_path / "run" / "metrics.json").read_text())
 
 
 def test_an_unknown_layer_names_the_nearest(make_features, run):
@@ -239,38 +300,52 @@ def test_a_further_view_is_no_tap_to_fit_on(make_features, run):
         run(features, layers=("penultimate@1",))
 
 
-def test_features_that_are_no_numbers_stop_the_fit(make_features, run):
-    features = make_features(np.arange(40) % 2, ["a", "b"])
-    features.X["penultimate"][:] = np.nan
+@pytest.mark.parametrize("rows", [slice(None), 0, 39])
+def test_features_that_are_no_numbers_stop_the_fit(make_features, run, tmp_path, rows):
+    features = make_features(np.arange(40) % 2, ["a", "b"], splits=["train"] * 30 + ["test"] * 10)
+    features.X["penultimate"][rows] = np.nan
     with pytest.raises(FitError, match="no number"):
         run(features)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """As if no features fitted into memory."""
+    plan = MemoryPlan(False, 2 * 10**9, 10**9, "too much: streamed from the cache")
+    monkeypatch.setattr("classify.inputs.plan_memory", lambda *_: plan)
+    monkeypatch.setattr("classify.published.plan_memory", lambda *_: plan)
+
+
+def fitted_on_two_taps(make_features, run, folder, head):
+    folder.mkdir()
+    features = two_taps(make_features)
+    features.path = folder / "features.h5"
+    features.folder = folder  # nothing is kept from one to the other
+    metrics = run(features, head=head, out=folder / "run")
+    return metrics, (folder / "run" / "predictions.csv").read_text()
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_what_is_streamed_is_chosen_and_answered_alike(make_features, run, tmp_path, request, head):
+    plain, answers = fitted_on_two_taps(make_features, run, tmp_path / "plain", head)
+    request.getfixturevalue("streamed")
+    blocks, same = fitted_on_two_taps(make_features, run, tmp_path / "streamed", head)
+    chosen = ("layers", "transform", "head", "params")
+    assert [blocks[name] for name in chosen] == [plain[name] for name in chosen]
+    assert same == answers
+    assert "too much: streamed from the cache" in blocks["notes"]
+    assert not any("too much" in note for note in plain["notes"])
+    assert {row["how"].split(":")[0] for row in blocks["per_layer"]} == {"3 folds"}
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"head": "logistics"},
-        {"metric": "f1"},
-        {"strategy": "full"},
-        {"head": "logistic", "params": {"C": [1.0]}},
-        {"head": "sklearn.linear_model.Nothing"},
-        {"protocol": "vtab"},
-        {"protocol": "clip", "multi_label": True},
-        {"few_shot": 0},
-        {"few_shot": 5, "draws": 4},
-        {"alpha": 1.0},
-        {"answer_accuracy": 0.0},
-        {"duplicates": "maybe"},
-        {"device": "tpu"},
-        {"cv": 1},
-        {"hold_out": 0.0},
-        {"seed": -1},
-        {"seed": 2**32},
-    ],
+    "options", [{"head": "knn"}, {"head": "ridge", "class_weight": "balanced"}, {"protocol": "few-shot"}]
 )
-def test_options_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(OptionError):
-        FitSpec("tiny", **wrong)
+def test_what_cannot_be_streamed_says_so_before_the_search(make_features, run, streamed, monkeypatch, options):
+    monkeypatch.setattr(module, "search", None)
+    with pytest.raises(FitError, match=r"needs all features in memory.*--head logistic"):
+        run(two_taps(make_features), **options)
 
 
 def test_fitting_never_imports_torch():

@@ -1,12 +1,17 @@
 """Feature sets made of numbers: what the store's reader gives, without a store."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from classify.probe.memo import digest
 from extract.errors import StoreError
 from extract.spec import Preprocessing, Recipe, Tap
+from tests.tiny import picture
 
 PREPROCESSING = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
@@ -37,7 +42,11 @@ class FakeFeatures:
         self.layers = list(self.X)
         self.recipe = tiny_recipe(self.layers)
         self.path = self.weights_path.with_name("features.h5")
-        self.folder, self.digest, self.source = self.path.parent, "0" * 64, str(self.path.with_name("photos"))
+        self.folder, self.source = self.path.parent, str(self.path.with_name("photos"))
+
+    @property
+    def digest(self) -> str:
+        return digest([*self.X], [*self.X.values()])
 
     def check_weights(self) -> None:
         if not self.weights_path.is_file():
@@ -52,3 +61,20 @@ def blobs(labels: np.ndarray, dims: int, seed: int = 0, distance: float = 3.0) -
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(int(labels.max()) + 1, dims)) * distance
     return np.maximum(centres[labels] + rng.normal(size=(len(labels), dims)), 0).astype(np.float32)
+
+
+def noise(n: int, dims: int, seed: int = 0) -> np.ndarray:
+    """Points that say nothing of any label: (n, dims) float32."""
+    return np.random.default_rng(seed).normal(size=(n, dims)).astype(np.float32)
+
+
+def show(features: FakeFeatures, change: dict[int, tuple[int, Callable[[Image.Image], Image.Image]]]) -> FakeFeatures:
+    """Write a picture for every row, where its source says; `change` makes some of another row's: row -> (row, how)."""
+    folder = Path(features.source)
+    folder.mkdir()
+    for row, id_ in enumerate(features.ids):
+        other, how = change.get(row, (row, lambda image: image))
+        how(picture(other, (96, 72))).save(folder / id_)
+        digest_ = hashlib.sha256((folder / id_).read_bytes()).digest()
+        features.sha256[row] = np.frombuffer(digest_, np.uint8)
+    return features

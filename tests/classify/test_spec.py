@@ -1,0 +1,48 @@
+import pytest
+
+from classify.spec import FitSpec
+from extract.errors import OptionError
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"head": "logistics"}, "nearest: 'logistic'"),
+        ({"head": "sklearn.linear_model.Nothing"}, "has no 'Nothing'"),
+        ({"head": "sklearn.linear_model.Ridge"}, "a regressor and no classifier"),
+        ({"head": "logistic", "params": {"C": [1.0]}}, "logistic"),
+        ({"head": "sklearn.naive_bayes.GaussianNB", "params": {"depth": [1]}}, "no parameter 'depth'"),
+        ({"metric": "f1"}, "macro_f1"),
+        ({"strategy": "full"}, "no strategy 'full'"),
+        ({"protocol": "vtab"}, "no protocol 'vtab'"),
+        ({"protocol": "clip", "multi_label": True}, "exclude each other"),
+        ({"protocol": "clip", "head": "ridge"}, "brings its own head"),
+        ({"few_shot": 2, "class_weight": "balanced"}, "brings its own head"),
+        ({"protocol": "kornblith", "answer_accuracy": 0.9}, "brings its own head"),
+        ({"head": "knn", "class_weight": "balanced"}, "knn cannot weigh classes"),
+        ({"few_shot": 0}, "few_shot=0"),
+        ({"few_shot": 5, "draws": 4}, "draws=4"),
+        ({"alpha": 1.0}, "between 0 and 1"),
+        ({"alpha": 0.0}, "between 0 and 1"),
+        ({"answer_accuracy": 0.0}, "between 0 and 1"),
+        ({"duplicates": "maybe"}, "no duplicates 'maybe'"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"cv": 1}, "cv=1"),
+        ({"jobs": 0}, "jobs=0"),
+        ({"hold_out": 0.0}, "hold_out=0.0"),
+        ({"hold_out": 0.6}, "hold_out=0.6"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed=4294967296"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_with_a_way_out(wrong, said):
+    with pytest.raises(OptionError) as caught:
+        FitSpec("tiny", **wrong)
+    assert said in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_images_a_class_are_drawn_by_a_protocol_too():
+    assert FitSpec("tiny").published is None
+    assert FitSpec("tiny", few_shot=5).published == "few-shot"
+    assert FitSpec("tiny", protocol="clip").published == "clip"
