@@ -12,6 +12,8 @@ CENTRE_WIDTH = 0.01
 VOTE_FLOOR = 1e-6
 """A class without a vote is given this share, so that its score is finite."""
 CHUNK_ROWS = 512
+ABSENT = 10.0
+"""How far below a row's lowest score a class lies that the training rows did not hold."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -103,6 +105,14 @@ def two_columns(decision: np.ndarray) -> np.ndarray:
     What has a column for each class stays as it is.
     """
     return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
+
+
+def absent_last(scores: np.ndarray) -> np.ndarray:
+    """Let classes with a score of -inf lose by ABSENT instead of endlessly: (n, C) -> (n, C) of the same type."""
+    absent = np.isneginf(scores)
+    if not absent.any():
+        return scores
+    return np.where(absent, np.where(absent, np.inf, scores).min(axis=1, keepdims=True) - ABSENT, scores)
 
 
 def model_scores(model: Any, X: np.ndarray) -> np.ndarray:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classify.heads.head import ABSENT, ARRAYS, CLASS_WEIGHTS, SKLEARN_SCORES, Head, converged, pad
+from classify.heads.head import ARRAYS, CLASS_WEIGHTS, SKLEARN_SCORES, Head, converged, pad
 from classify.heads.imported import imported
 from classify.heads.params import parse_params
 from classify.heads.table import HEADS
 from extract.errors import OptionError, unknown
 
 __all__ = [
-    "ABSENT",
     "ARRAYS",
     "CLASS_WEIGHTS",
     "HEADS",

@@ -11,13 +11,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
 from classify.heads.affine import imported_arrays, linear_arrays, steps_of
-from classify.scoring import SCORERS, Arrays, model_scores, two_columns
+from classify.scoring import SCORERS, Arrays, absent_last, model_scores, two_columns
 from extract.errors import FitError, OptionError
 
 CLASS_WEIGHTS = (None, "balanced")
 DECADE = 10.0
-ABSENT = 10.0
-"""How far below a row's lowest score a class lies that the training rows did not hold."""
 
 
 class Build(Protocol):
@@ -134,9 +132,9 @@ def converged(pipeline: Pipeline) -> bool:
 
 def pad(scores: np.ndarray, classes: np.ndarray, n_classes: int) -> np.ndarray:
     """Give each score its class's column: (n, C) for codes `classes` -> (n, n_classes); the absent lose by ABSENT."""
-    padded = np.repeat(scores.min(axis=1, keepdims=True) - ABSENT, n_classes, axis=1)
+    padded = np.full((len(scores), n_classes), -np.inf)
     padded[:, classes] = scores
-    return padded
+    return absent_last(padded)
 
 
 def _linear_scores(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:

@@ -53,10 +53,15 @@ class RidgePath:
         return found
 
 
+def code_type(k: int) -> np.dtype:
+    """Return the smallest signed type for codes of k classes: predictions are kept of all that is tried."""
+    return np.min_scalar_type(-k)
+
+
 def walk(score: Score, lams: np.ndarray, shape: tuple[int, int], kind: str, started: float) -> RidgePath:
     """Predict all n rows under all penalties; `shape` is that of the targets, (n, k)."""
     n, k = shape
-    predicted = np.full((len(lams), n), -1, np.int16 if k <= np.iinfo(np.int16).max else np.int32)
+    predicted = np.full((len(lams), n), -1, code_type(k))
     for at, which, codes in score(lams, lambda scores: scores.argmax(axis=2).T.astype(predicted.dtype)):
         predicted[which, at] = codes
     return RidgePath(lams, predicted, kind, time.perf_counter() - started, k, score)

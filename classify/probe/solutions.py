@@ -1,7 +1,7 @@
 """What fitting many logistic regressions gives: a linear head each, and scores of the rows it was not fitted on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,10 +10,9 @@ from classify.probe.linear import Linear
 from classify.probe.moments import Scalers
 from classify.probe.objective import Fold
 from classify.probe.passes import NEVER, cut
+from classify.probe.path import code_type
 from classify.probe.rows import Rows
-
-ABSENT = 10.0
-"""How far below a row's lowest score a class lies that the training rows did not hold."""
+from classify.scoring import absent_last
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +43,6 @@ class Solutions:
         mask = self.problems[p][0]
         return Linear.of(self.scalers.mean[mask], self.scalers.scale[mask], self.coef[p], self.intercept[p])
 
-    def only(self, C: float) -> "Solutions":
-        """Keep the problems of one C, however many masks there are."""
-        at = [p for p, (_, each) in enumerate(self.problems) if each == C]
-        names = ("coef", "intercept", "converged", "n_iter", "grad", "objective", "in_float64")
-        return replace(self, problems=tuple(self.problems[p] for p in at), **{n: getattr(self, n)[at] for n in names})
-
     def fold(self, backend: Backend) -> Fold:
         """Prepare to score rows as they are."""
         return Fold.of(self.scalers, np.ones_like(self.live), np.zeros(self.live.shape), backend)
@@ -74,35 +67,24 @@ def predict_masked(
             for p, mask in enumerate(masks):
                 here = np.flatnonzero(outside[mask, at])
                 if len(here):
-                    yield p, here + at.start, _padded(S[p][:, here].T, solutions.intercept[p])
-
-
-def out_of_fold(
-    rows: Rows, solutions: Solutions, C: float, outside: np.ndarray | None = None, device: str = "cpu"
-) -> np.ndarray:
-    """Score each row by the problem of this C that was not fitted on it: -> (n, k) float64, NaN where there is none."""
-    scores = np.full((rows.shape[0], solutions.intercept.shape[1]), np.nan)
-    for _, at, found in predict_masked(rows, solutions.only(C), outside, device):
-        scores[at] = found
-    return scores
+                    yield p, here + at.start, _without_absent(S[p][:, here].T, solutions.intercept[p])
 
 
 def out_of_fold_codes(
     rows: Rows, solutions: Solutions, outside: np.ndarray | None = None, device: str = "cpu"
 ) -> dict[float, np.ndarray]:
-    """Predict each row for every C by the problem that was not fitted on it: -> C: (n,) int64, -1 where there is none.
+    """Predict each row for every C by the problem that was not fitted on it: -> C: (n,) codes, -1 where there is none.
 
     Holds no scores. A row that two masks of one C leave out gets the prediction of the later.
     """
-    codes = {C: np.full(rows.shape[0], -1, np.int64) for _, C in solutions.problems}
+    kind = code_type(solutions.intercept.shape[1])
+    codes = {C: np.full(rows.shape[0], -1, kind) for _, C in solutions.problems}
     for p, at, found in predict_masked(rows, solutions, outside, device):
         codes[solutions.problems[p][1]][at] = found.argmax(axis=1)
     return codes
 
 
-def _padded(scores: np.ndarray, intercept: np.ndarray) -> np.ndarray:
-    """Let classes with an intercept of -inf lose by ABSENT: (r, k) -> (r, k)."""
-    absent = np.isneginf(intercept)
-    if absent.any():
-        scores[:, absent] = scores[:, ~absent].min(axis=1, keepdims=True) - ABSENT
-    return scores
+def _without_absent(scores: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Let classes with an intercept of -inf lose: (r, k) -> (r, k)."""
+    scores[:, np.isneginf(intercept)] = -np.inf
+    return absent_last(scores)

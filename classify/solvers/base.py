@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from classify.folds import Folds
-from classify.heads import ABSENT
+from classify.parity import spread
 from classify.probe.linear import Linear
 from classify.probe.moments import Scalers, scalers
 from classify.probe.rows import Rows, array_rows
@@ -15,9 +15,6 @@ from classify.probe.transforms import Whitener, transform_named, whitened_dims
 from classify.scoring import Arrays
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
-
-PARITY_ROWS = 1000
-"""Rows that a bundle's formula is compared with its solver on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,27 +61,32 @@ class Solver(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Splits whose fits share each pass over their rows: `numbers` of the splits, masks (M, n) bool and scalers."""
+    """Splits whose fits share each pass over their rows: `numbers` of the splits, and scalers.
+
+    `masks` (M, n) bool tell who is trained on, `outside` (M, n) bool who is tested.
+    """
 
     rows: Rows
     scalers: Scalers
     masks: np.ndarray
+    outside: np.ndarray
     numbers: list[int]
 
 
 def shared(task: Task, candidate: Candidate, splits: Folds, apart: bool = False) -> Iterator[Shared]:
     """Put together what can be fitted at once: all splits, or one by one where a transform is fitted anew in each."""
     rows = task.read(candidate.layers, candidate.transform)
-    masks = np.zeros((len(splits), len(task)), dtype=bool)
-    for mask, (train, _) in zip(masks, splits, strict=True):
-        mask[train] = True
+    masks, outside = np.zeros((2, len(splits), len(task)), dtype=bool)
+    for number, (train, test) in enumerate(splits):
+        masks[number, train] = outside[number, test] = True
     whitened = transform_named(candidate.transform).whitened
     if not whitened and not apart:
-        yield Shared(rows, scalers(rows, masks, candidate.transform), masks, list(range(len(splits))))
+        yield Shared(rows, scalers(rows, masks, candidate.transform), masks, outside, list(range(len(splits))))
         return
     for number, (train, _) in enumerate(splits):
-        own, mask = (_whitened(rows, train) if whitened else rows), masks[number : number + 1]
-        yield Shared(own, scalers(own, mask, "none" if whitened else candidate.transform), mask, [number])
+        own, mask = (_whitened(rows, train) if whitened else rows), masks[[number]]
+        fitted = scalers(own, mask, "none" if whitened else candidate.transform)
+        yield Shared(own, fitted, mask, outside[[number]], [number])
 
 
 def _whitened(rows: Rows, train: np.ndarray) -> Rows:
@@ -99,19 +101,6 @@ def unfolded(linear: Linear, rows: Rows) -> Linear:
     coef = (linear.coef / linear.scale) @ whitener.components_
     intercept = linear.intercept - (linear.coef / linear.scale) @ linear.mean
     return Linear(np.asarray(whitener.mean_), np.ones(rows.shape[1]), coef, intercept)
-
-
-def finite(scores: np.ndarray) -> np.ndarray:
-    """Let a class that the training rows lack lose by ABSENT instead of endlessly: (n, C) -> (n, C)."""
-    known = np.isfinite(scores)
-    if known.all():
-        return scores
-    return np.where(known, scores, np.where(known, scores, np.inf).min(axis=1, keepdims=True) - ABSENT)
-
-
-def spread(n: int) -> np.ndarray:
-    """Choose rows for the comparison of a bundle with its solver, spread over all n: -> positions."""
-    return np.unique(np.linspace(0, n - 1, min(n, PARITY_ROWS)).astype(int))
 
 
 def fitted_linear(linear: Linear, rows: Rows, converged: bool, scale: float = 1.0) -> Fitted:

@@ -9,7 +9,8 @@ from classify.folds import Folds
 from classify.heads import HEADS
 from classify.probe.ridge import fit_ridge, fold_path, targets
 from classify.probe.rows import subset
-from classify.solvers.base import Fitted, finite, fitted_linear
+from classify.scoring import absent_last
+from classify.solvers.base import Fitted, fitted_linear
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
@@ -50,12 +51,10 @@ class Ridge:
     def scores(self, task: Task, candidate: Candidate, params: dict[str, Any], splits: Folds) -> list[np.ndarray]:
         """Fit on the first rows of each split and score the second: -> one (len(test), C) float64 for each."""
         rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
+        heads = (fit_ridge(subset(rows, train), Y[train], params["alpha"], candidate.transform) for train, _ in splits)
         return [
-            finite(
-                fit_ridge(subset(rows, train), Y[train], params["alpha"], candidate.transform).scores(rows.take(test))
-            )
-            * SCALE
-            for train, test in splits
+            SCALE * absent_last(np.concatenate([head.scores(block) for _, block in subset(rows, test).blocks()]))
+            for head, (_, test) in zip(heads, splits, strict=True)
         ]
 
     def fit(self, task: Task, candidate: Candidate, params: dict[str, Any]) -> Fitted:

@@ -10,9 +10,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from classify.folds import Folds
 from classify.probe.grid import C_of, search_C
+from classify.probe.path import code_type
 from classify.probe.softmax import fit_softmax
-from classify.probe.solutions import Solutions
-from classify.solvers.base import Fitted, Shared, finite, fitted_linear, shared, unfolded
+from classify.probe.solutions import Solutions, out_of_fold_codes, predict_masked
+from classify.solvers.base import Fitted, Shared, fitted_linear, shared, unfolded
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
@@ -45,12 +46,17 @@ class Softmax:
 
     def scores(self, task: Task, candidate: Candidate, params: dict[str, Any], splits: Folds) -> list[np.ndarray]:
         """Fit on the first rows of each split and score the second: -> one (len(test), C) float64 for each."""
-        found: dict[int, np.ndarray] = {}
+        found, place = (
+            [np.empty((len(test), task.n_classes)) for _, test in splits],
+            np.empty(len(task), dtype=np.int64),
+        )
         for batch in _batches(task, candidate, splits):
             solutions = _solve(task, batch, [params["C"]], SEARCH_TOL)
-            for at, number in enumerate(batch.numbers):
-                found[number] = finite(solutions.linear(at).scores(batch.rows.take(splits[number][1])))
-        return [found[number] for number in range(len(splits))]
+            for problem, at, scores in predict_masked(batch.rows, solutions, batch.outside, task.device):
+                number = batch.numbers[problem]
+                place[splits[number][1]] = np.arange(len(found[number]))
+                found[number][place[at]] = scores
+        return found
 
     def fit(self, task: Task, candidate: Candidate, params: dict[str, Any]) -> Fitted:
         """Fit on all rows."""
@@ -95,17 +101,15 @@ def _weights(task: Task, batch: Shared) -> np.ndarray | None:
 def _try(task: Task, candidate: Candidate, batches: Sequence[Shared], indices: Sequence[int]) -> list[Trial]:
     """Judge some values of C, given as indices of the grid."""
     started, Cs = time.perf_counter(), [C_of(index) for index in indices]
-    predicted = np.empty((len(Cs), len(task)), dtype=np.int32)
+    predicted = np.empty((len(Cs), len(task)), dtype=code_type(task.n_classes))
     fine = np.ones(len(Cs), dtype=bool)
     for batch in batches:
         solutions = _solve(task, batch, Cs, SEARCH_TOL)
         fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
-        for at, number in enumerate(batch.numbers):
-            test = task.folds[number][1]
-            X = batch.rows.take(test)
-            for row in range(len(Cs)):
-                linear = solutions.linear(row * len(batch.numbers) + at)
-                predicted[row, test] = linear.scores(X).argmax(axis=1)
+        codes = out_of_fold_codes(batch.rows, solutions, batch.outside, task.device)
+        tested = batch.outside.any(axis=0)
+        for own, C in zip(predicted, Cs, strict=True):
+            own[tested] = codes[C][tested]
     seconds = (time.perf_counter() - started) / len(Cs)
     return [
         Trial(

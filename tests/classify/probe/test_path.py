@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from classify.probe import path
-from classify.probe.path import tiles, walk
+from classify.probe.path import code_type, tiles, walk
 
 
 @pytest.mark.parametrize("room", [8, 8 * 3 * 5, 8 * 3 * 40, 1 << 20])
@@ -16,7 +16,14 @@ def test_tiles_cover_every_row_and_penalty_once_and_stay_small(monkeypatch, room
     assert (covered == 1).all()
 
 
-def test_codes_take_two_bytes_and_four_for_very_many_classes():
+@pytest.mark.parametrize(("k", "n_bytes"), [(2, 1), (128, 1), (129, 2), (32_768, 2), (32_769, 4)])
+def test_codes_take_no_more_bytes_than_they_need(k, n_bytes):
+    kind = code_type(k)
+    assert kind.itemsize == n_bytes
+    assert np.array([-1, k - 1]).astype(kind).tolist() == [-1, k - 1]
+
+
+def test_codes_of_very_many_classes():
     def score(lams, keep):
         scores = np.zeros((2, len(lams), 40_000))
         scores[:, :, 39_999] = 1

@@ -8,7 +8,8 @@ from classify.probe.backend import torch_backend
 from classify.probe.moments import scalers
 from classify.probe.rows import ArrayRows, array_rows
 from classify.probe.softmax import fit_softmax
-from classify.probe.solutions import ABSENT, out_of_fold, out_of_fold_codes, predict_masked
+from classify.probe.solutions import out_of_fold_codes, predict_masked
+from classify.scoring import ABSENT
 
 N, DIMS, K = 90, 6, 3
 
@@ -26,6 +27,15 @@ def solved():
         array_rows(X), y, masks, problems, scalers=scalers(array_rows(X), masks, "std"), n_classes=K, tol=1e-6
     )
     return X, fitted
+
+
+def out_of_fold(rows, solved, C, outside=None, device="cpu"):
+    """Scores of each row by the problem of this C that was not fitted on it: (n, K), NaN where there is none."""
+    scores = np.full((N, K), np.nan)
+    for p, at, found in predict_masked(rows, solved, outside, device):
+        if solved.problems[p][1] == C:
+            scores[at] = found
+    return scores
 
 
 def plain(X, solved, p):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -6,6 +8,8 @@ from tiny_features import blobs
 from tiny_task import candidate, tiny_task
 
 from classify.calibrate import softmax
+from classify.probe.precondition import ROWS_PER_DIM
+from classify.probe.rows import ArrayRows
 from classify.probe.transforms import make_steps
 from classify.scoring import ROWWISE, SCORERS
 from classify.solvers import out_of_fold
@@ -66,6 +70,36 @@ def test_the_search_narrows_in_on_the_best_and_each_point_is_judged_on_the_same_
     scores = out_of_fold(task, best.candidate, best.params, SOLVER)
     assert (scores.argmax(axis=1) == best.predicted).all()
     assert best.metrics == task.judge(best.predicted)
+
+
+@pytest.mark.parametrize("transform", ["std", "pcaw"])
+def test_splits_may_overlap_in_any_way_and_their_rows_come_in_any_order(transform):
+    y = np.arange(60) % 3
+    X = blobs(y, 300 if transform == "pcaw" else 9, distance=0.5)
+    task = tiny_task(y, {"tap": X})
+    test = np.array([50, 3, 41])
+    splits = [(np.arange(40), test), (np.arange(20), test), (np.arange(10, 40), np.array([59]))]
+    together = SOLVER.scores(task, candidate(X, transform), {"C": 0.5}, splits)
+    for split, scores in zip(splits, together, strict=True):
+        train, at = split
+        model = plain(X, train, transform, 0.5).fit(X[train].astype(np.float64), y[train])
+        assert softmax(scores) == pytest.approx(model.predict_proba(X[at].astype(np.float64)), abs=5e-3)
+
+
+def test_no_fold_is_taken_into_memory_as_a_whole():
+    y = np.arange(200) % 3
+    X = blobs(y, 9, distance=0.5)
+
+    class Streamed(ArrayRows):
+        def take(self, at):
+            assert len(at) <= ROWS_PER_DIM * 9
+            return super().take(at)
+
+    task = tiny_task(y, {"tap": X})
+    assert min(len(test) for _, test in task.folds) > ROWS_PER_DIM * 9
+    streamed = replace(task, read=lambda layers, transform: Streamed(X, block_bytes=7 * X[0].nbytes))
+    found, expected = (SOLVER.refine(each, candidate(X), Silent()) for each in (streamed, task))
+    assert [trial.predicted.tolist() for trial in found] == [trial.predicted.tolist() for trial in expected]
 
 
 def test_a_class_missing_from_a_fold_keeps_the_other_columns_in_place():
