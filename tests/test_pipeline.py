@@ -16,6 +16,7 @@ from PIL import Image
 
 import pipeline
 from classify.heads import HEADS
+from classify.predict import CSV_FIELDS
 from extract.spec import ExtractSpec
 
 ROOT = Path(pipeline.__file__).parent
@@ -100,11 +101,13 @@ def test_fit_writes_a_run(fitted):
     assert metrics["test"]["accuracy"]["value"] == 1.0
     assert metrics["test"]["accuracy"]["low"] < 1.0
     assert (metrics["n_train"], metrics["n_test"]) == (24, 10)
-    assert {path.name for path in (work / "run").iterdir()} == {
-        "metrics.json",
-        "predictions.csv",
-        "report.html",
-        "bundle",
+    files = {path.relative_to(work / "run").as_posix() for path in (work / "run").rglob("*") if path.is_file()}
+    findings = ("conflicts", "dead_features", "duplicates", "outliers", "suspect_labels")
+    assert files == {
+        *("metrics.json", "predictions.csv", "out_of_fold.csv", "report.html"),
+        *(f"findings/{name}.csv" for name in findings),
+        *(f"bundle/{name}" for name in ("bundle.json", "head.safetensors", "open_set.safetensors", "recipe.json")),
+        "bundle/weights.safetensors",
     }
 
 
@@ -118,13 +121,28 @@ def test_every_head_is_fitted_and_told(photos, fitted, tmp_path, head):
 
 def test_predict_gives_csv_or_json_lines(photos, fitted):
     work, _, _ = fitted
-    rows = list(csv.DictReader(io.StringIO(run("predict", work / "run", photos / "val" / "dark").stdout)))
+    table = csv.DictReader(io.StringIO(run("predict", work / "run", photos / "val" / "dark").stdout))
+    rows = list(table)
+    assert table.fieldnames == list(CSV_FIELDS)
     assert [row["label"] for row in rows] == ["dark"] * 5
     lines = run("predict", work / "run", photos / "val" / "dark", "--json", "--top", 1).stdout.splitlines()
     answers = [json.loads(line) for line in lines]
     assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
     assert answers[0]["top"] == [{"label": "dark", "probability": answers[0]["probability"]}]
     assert answers[0]["status"] == "ok"
+
+
+def test_predict_says_what_else_it_may_be_and_whether_it_is_like_what_was_seen(photos, fitted, tmp_path):
+    work, _, _ = fitted
+    stripes = np.zeros((40, 40, 3), np.uint8)
+    stripes[::4] = (255, 0, 255)
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    lines = run("predict", work / "run", photos / "val" / "dark" / "0.png", tmp_path / "stripes.png", "--json").stdout
+    known, new = map(json.loads, lines.splitlines())
+    assert (known["set"], known["known"]) == (["dark"], True)
+    assert known["novelty"] <= 1 < new["novelty"]
+    assert new["known"] is False
+    assert "labels" not in known
 
 
 def test_predict_agrees_with_the_test_predictions_of_the_fit(photos, fitted):
@@ -155,6 +173,101 @@ def test_evaluate_measures_on_other_data(photos, fitted):
     done = run_json("evaluate", work / "run", photos / "val")
     assert done["metrics"]["accuracy"] == pytest.approx(metrics["test"]["accuracy"])
     assert (done["n"], done["n_bad"], done["unseen_classes"]) == (10, 0, [])
+    assert done["conformal"]["coverage"] == pytest.approx(metrics["calibration"]["conformal"]["coverage"])
+    said = run("evaluate", work / "run", photos / "val").stdout
+    assert re.search(r"Prediction sets hold the truth in 1?\d\d\.\d%  \[.*\] of images; 90% were asked for\.", said)
+
+
+def test_runs_are_put_side_by_side(fitted, tmp_path):
+    work, done, _ = fitted
+    other = tmp_path / "other"
+    run_json("fit", done["features"], "--cache", work / "cache", "--out", other, "-l", "layer1", "--head", "centroid")
+    found = run_json("compare", work / "run", other)
+    assert [row["run"] for row in found["runs"]] == [str(work / "run"), str(other)]
+    assert [row["head"] for row in found["runs"]] == ["logistic", "centroid"]
+    assert {pair["on"]: pair["n"] for pair in found["pairs"]} == {"test": 10, "out_of_fold": 24}
+    page = tmp_path / "compare.html"
+    said = run("compare", work / "run", other, "-o", page).stdout
+    assert all(pair["words"] in said for pair in found["pairs"])
+    assert found["pairs"][0]["words"].split(":")[0] in page.read_text()
+    assert "Name two runs or more" in run("compare", other, code=1).stderr
+    assert run_json("compare", other, tmp_path / "none", code=1)["error"]["what"].startswith("no run")
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "bundle"),
+    [
+        (("--protocol", "kornblith"), "kornblith", True),
+        (("--few-shot", 2, "--draws", 5), "few-shot", True),
+        (("--protocol", "dinov2-knn"), "dinov2-knn", False),
+    ],
+)
+def test_a_published_protocol_is_followed(photos, fitted, tmp_path, options, name, bundle):
+    work, done, _ = fitted
+    out = tmp_path / "run"
+    arguments = ("fit", done["features"], "--cache", work / "cache", "--out", out, "-l", "penultimate", *options)
+    metrics = run_json(*arguments)
+    assert (metrics["protocol"]["protocol"], metrics["protocol"]["kept"]) == (name, bundle)
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert {row["run"] for row in run_json("compare", out, work / "run")["runs"]} == {str(out), str(work / "run")}
+    image = photos / "val" / "dark" / "0.png"
+    if bundle:
+        assert run_json("predict", out, image)["label"] == "dark"
+    else:
+        assert "no run of that name or path" in run_json("predict", out, image, code=1)["error"]["what"]
+    assert f"Chosen: {name}" in run(*arguments).stdout
+
+
+def test_a_classifier_by_its_path_is_searched_kept_and_read_again(photos, fitted, tmp_path):
+    work, done, _ = fitted
+    where = ("--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate")
+    head = ("--head", "sklearn.ensemble.RandomForestClassifier", "--param", "n_estimators=5,9", "--cv", 2)
+    metrics = run_json("fit", done["features"], *where, *head)
+    assert {row["params"]["n_estimators"] for row in metrics["search"] if row["stage"] == "refine"} == {5, 9}
+    answers = run("predict", tmp_path / "run", photos / "val", "--json").stdout.splitlines()
+    assert [json.loads(answer)["label"] for answer in answers] == ["dark"] * 5 + ["light"] * 5
+
+
+def test_several_labels_an_image_go_the_whole_road(tmp_path):
+    rng, rows = np.random.default_rng(0), ["path,label"]
+    for number in range(40):
+        red, blue = number % 2, number // 2 % 2
+        pixels = rng.integers(0, 60, (32, 32, 3), np.uint8)
+        pixels[..., 0] += np.uint8(150 * red)
+        pixels[..., 2] += np.uint8(150 * blue)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+        rows.append(f"{number:02}.png,{'|'.join(['red'] * red + ['blue'] * blue) or '-'}")
+    (tmp_path / "colours.csv").write_text("\n".join(rows) + "\n")
+    cache = ("--cache", tmp_path / "cache")
+    done = run_json("extract", tmp_path / "colours.csv", "-m", "builtin", "-l", "layer1", *cache)
+    metrics = run_json("fit", done["features"], *cache, "--out", tmp_path / "run", "--multi-label", "--cv", 2)
+    assert (metrics["task"], metrics["classes"]) == ("multi", ["blue", "red"])
+    assert metrics["test"]["map"]["value"] > 0.9
+    answers = run("predict", tmp_path / "run", tmp_path / "00.png", tmp_path / "03.png", "--json").stdout.splitlines()
+    nothing, both = map(json.loads, answers)
+    assert nothing["labels"] == []
+    assert set(both["labels"]) == {"red", "blue"}
+    assert "map" in run("evaluate", tmp_path / "run", tmp_path / "colours.csv").stdout
+
+
+def test_labels_of_a_file_are_fitted_without_an_extraction(photos, fitted, tmp_path, monkeypatch):
+    work, done, _ = fitted
+    monkeypatch.setattr("extract.run.run_plan", None)
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    table = "path,label\n" + "".join(f"{name},{'even' if int(name[-5]) % 2 == 0 else 'odd'}\n" for name in names)
+    (tmp_path / "labels.csv").write_text(table)
+    where = ("--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate", "--head", "ridge")
+    metrics = run_json("fit", done["features"], *where, "--labels", tmp_path / "labels.csv")
+    assert metrics["classes"] == ["even", "odd"]
+    assert metrics["test"]["accuracy"]["low"] < 0.5
+    assert "--labels" in metrics["command"]
+
+
+def test_images_elsewhere_are_no_failure_of_a_fit(fitted, tmp_path):
+    work, done, _ = fitted
+    where = ("--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate", "--head", "ridge")
+    metrics = run_json("fit", done["features"], *where, "--data", tmp_path / "nowhere")
+    assert any("the images are not found" in note for note in metrics["notes"])
 
 
 def test_bad_images_are_told_and_counted(photos, tmp_path):
@@ -252,6 +365,54 @@ def test_what_is_wrong_is_one_line_or_one_object(args, said, photos, tmp_path, m
     assert said in f"{error['where']} {error['what']}"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-l", "layer9"), "no layer 'layer9' (nearest: 'layer"),
+        (("--head", "logistics"), "nearest: 'logistic'"),
+        (("--head", "sklearn.linear_model.Ridge"), "a regressor and no classifier"),
+        (("--head", "sklearn.naive_bayes.GaussianNB", "--param", "depth=1"), "no parameter 'depth'"),
+        (("--head", "sklearn.neural_network.MLPClassifier", "--param", "max_iter=2"), "cannot be kept in a bundle"),
+        (("--param", "C=1"), "logistic"),
+        (("--param", "C"), "C"),
+        (("--head", "knn", "--class-weight", "balanced"), "cannot weigh classes"),
+        (("--protocol", "vtab"), "no protocol 'vtab'"),
+        (("--protocol", "kornblith", "--few-shot", "2"), "draws no images"),
+        (("--protocol", "clip", "--multi-label"), "exclude each other"),
+        (("--protocol", "clip", "--metric", "macro_f1"), "no metric of clip 'macro_f1'"),
+        (("--metric", "f1"), "no metric 'f1'"),
+        (("--group", "speaker-([a-z]+)"), "matches no image"),
+        (("--group", "("), "is no pattern"),
+        (("--group", "png"), "of one group"),
+        (("--labels", "none.csv"), "cannot read the labels"),
+        (("--labels", "broken.csv"), "3 cells where two belong"),
+        (("--labels", "lonely.csv"), "fewer than 2 training images of 'lonely'"),
+        (("--alpha", "1"), "alpha=1.0"),
+        (("--answer-accuracy", "2"), "answer_accuracy=2.0"),
+        (("--hold-out", "0.9"), "hold_out=0.9"),
+        (("--out", "taken"), "is not a run of ours"),
+    ],
+)
+def test_a_fit_that_cannot_be_is_one_line_or_one_object(fitted, tmp_path, monkeypatch, options, said):
+    work, done, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("mine")
+    (tmp_path / "broken.csv").write_text("path,label\na,b,c\n")
+    rows = [f"train/dark/{i}.png,{'lonely' if i == 0 else 'ab'[i % 2]}" for i in range(12)]
+    (tmp_path / "lonely.csv").write_text("\n".join(["path,label", *rows, "val/dark/0.png,a"]) + "\n")
+    arguments = ("fit", done["features"], "--cache", work / "cache", "--out", "run", *options)
+    result = run(*arguments, code=1)
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    error = run_json(*arguments, code=1)["error"]
+    assert said in f"{error['where']} {error['what']}"
+    assert error["remedy"]
+    assert {path.name for path in tmp_path.iterdir()} == {"taken", "broken.csv", "lonely.csv"}
+
+
 def test_wrong_usage_exits_with_2():
     run("extract", code=2)
     run("extract", "x", "--precision", "fp8", code=2)
@@ -262,6 +423,12 @@ def test_wrong_usage_exits_with_2():
     run("extract", "x", "--view-seed", -1, code=2)
     run("extract", "x", "--decoder", "quick", code=2)
     run("extract", "x", "--compile", "gcc", code=2)
+    run("compare", code=2)
+    run("fit", "x", "--out", __file__, code=2)
+    for option in ("--cv 1", "--few-shot 0", "--draws 4", "--class-weight heavy", "--duplicates maybe"):
+        run("fit", "x", *option.split(), code=2)
+    for option in ("--device tpu", "--strategy full", "--jobs 0", "--seed -1", "--alpha half"):
+        run("fit", "x", *option.split(), code=2)
 
 
 def test_layers_are_listed_with_their_cost():
