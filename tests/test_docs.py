@@ -1,5 +1,6 @@
 """The documentation is true: its commands run and print what it shows, its options exist, its links lead somewhere."""
 
+import json
 import os
 import re
 import shlex
@@ -118,7 +119,7 @@ def shows(line: str, printed: list[str]) -> bool:
     return any(re.fullmatch(pattern, " ".join(each.split())) for each in printed)
 
 
-def run_page(page: Path, folder: Path) -> None:
+def run_page(page: Path, folder: Path) -> Path:
     """Do what a page says, in `folder`; fails at the first step that does, or that prints something else."""
     write_example_set(folder)
     for step in steps_of(page):
@@ -127,10 +128,11 @@ def run_page(page: Path, folder: Path) -> None:
         printed = run_step(step, folder).splitlines()
         absent = [line for line in step.expected if not shows(line, printed)]
         assert not absent, f"{step.code}\nshown: {absent}\nprinted:\n" + "\n".join(printed)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[None]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[Path]]]:
     """All pages at once: most of their time goes into starting Python and importing torch."""
     with ThreadPoolExecutor(2) as pool:
         yield {page: pool.submit(run_page, page, tmp_path_factory.mktemp(page.stem)) for page in with_steps()}
@@ -138,8 +140,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
 @pytest.mark.parametrize("page", with_steps(), ids=page_name)
-def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, runs: dict[Path, Future[None]]):
+def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, runs: dict[Path, Future[Path]]):
     runs[page].result()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
+def test_every_key_of_a_run_is_described(runs: dict[Path, Future[Path]]):
+    metrics = json.loads((runs[ROOT / "docs" / "guide.md"].result() / "runs" / "photos" / "metrics.json").read_text())
+    _, _, after = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8").partition("| key | holds |\n")
+    table = after.partition("\n\n")[0].splitlines()
+    assert {key for row in table for key in re.findall(r"`(\w+)`", row.split("|")[1])} == set(metrics)
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
