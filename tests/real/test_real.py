@@ -177,3 +177,20 @@ def test_a_speaker_is_never_on_both_sides(work: Path) -> None:
     assert len(folds) == metrics["folds"] == SPEAKERS - len(heard)
     for fitted, judged in folds:
         assert not set(train.groups[fitted]) & set(train.groups[judged])
+
+
+def test_what_is_known_of_speakers_is_told_from_what_is_known_of_digits(work: Path) -> None:
+    folder = unpack(DATA / "fsdd_spectrograms.tar.gz", work)
+    rows = [
+        {"path": path.relative_to(folder).as_posix(), "label": path.stem.split("_")[0]}
+        for path in sorted((folder / "test").glob("*/*.png"))
+    ]
+    manifest = write_manifest(folder, rows, name="speakers.csv")
+    done = extract(spec_of(manifest, "squeezenet1_1", work, name="speakers"))
+    metrics = fit(FitSpec(done["path"], group="_([a-z]+)_", out=work / "runs" / "speakers"))
+
+    found = metrics["grouping"]
+    assert found["n_groups"] == SPEAKERS
+    assert found["ungrouped"]["value"] - found["grouped"]["value"] > 0.05
+    assert "are what the head knows of the groups" in found["words"]
+    assert found["words"] in (work / "runs" / "speakers" / "report.html").read_text(encoding="utf-8")
