@@ -16,7 +16,11 @@ from extract.errors import FitError
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What all problems share: see `fit_softmax`; `counts` (n,) float64 are the weights of the rows."""
+    """What all problems share: see `fit_softmax`; `counts` (n,) float64 are the weights of the rows.
+
+    `scalers` divide features that are not standardised by one `unit`, their spread, and weights grow with it: the same
+    problem, in which gradients, and so the tolerance, mean the same whatever the length of the rows.
+    """
 
     rows: Rows
     y: np.ndarray
@@ -25,6 +29,7 @@ class Asked:
     scalers: Scalers
     n_classes: int
     loss: str
+    unit: float = 1.0
 
     def totals(self) -> np.ndarray:
         """Add up the weights of each mask: (M,)."""
@@ -62,7 +67,7 @@ def lay_out(asked: Asked, problems: Sequence[tuple[int, float]]) -> Problems:
     live, prior = PRIORS[asked.loss](held, total[:, None])
     mask, C = np.array([m for m, _ in problems]), np.array([C for _, C in problems], np.float64)
     halved = np.where((asked.loss == "softmax") & (live.sum(axis=1) == 2), 0.5, 1.0)[mask]
-    ridge = 1 / (halved * C * total[mask])
+    ridge = 1 / (halved * C * asked.unit**2 * total[mask])
     order = np.argsort(ridge_keys(ridge), kind="stable")
     return Problems(order, mask[order], C[order], ridge[order], total, live, prior)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from classify.probe.backend import Backend, open_backend
 from classify.probe.lbfgs import PAIRS, Limits, minimise
-from classify.probe.moments import Scalers
+from classify.probe.moments import Scalers, mean_std
 from classify.probe.objective import Asked, Fold, Objective, Problems, lay_out
 from classify.probe.passes import LOSSES, NEVER, Passes
 from classify.probe.precondition import Coordinates, make_coordinates
@@ -60,13 +60,27 @@ def fit_softmax(
     if loss not in LOSSES:
         unknown("loss", loss, LOSSES, OptionError)
     counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
-    asked = Asked(rows, y, masks, counts, scalers, n_classes, loss)
+    unit = spread_of(rows, scalers)
+    scaled = Scalers(scalers.mean, scalers.scale * unit)
+    asked = Asked(rows, y, masks, counts, scaled, n_classes, loss, unit)
     watch = progress or Silent()
     watch.start("fitting", len(problems))
     with open_backend(device) as backend:
         solver = _Solver.of(asked, lay_out(asked, problems), Limits(tol, max_iter), backend, watch)
         parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(asked, len(problems))]
-        return _gather(asked, solver.problems, problems, parts, tol)
+        return _gather(replace(asked, scalers=scalers), solver.problems, problems, parts, tol)
+
+
+def spread_of(rows: Rows, scalers: Scalers) -> float:
+    """Return the root of the mean variance of features that no scaler divides; 1 where they are standardised.
+
+    Of rows of length 1 with a thousand features it is some hundredths, and a gradient by their weights is as small.
+    """
+    if not (scalers.scale == 1).all():
+        return 1.0
+    std = mean_std(rows, np.ones((1, rows.shape[0]), bool))[1]
+    spread = float(np.sqrt((std**2).mean()))
+    return spread if 0 < spread < np.inf else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +105,7 @@ class _Solver:
     fold: Fold
     coordinates: Coordinates
     watch: Progress
+    unit: float
 
     @classmethod
     def of(cls, asked: Asked, problems: Problems, limits: Limits, backend: Backend, watch: Progress) -> "_Solver":
@@ -102,7 +117,7 @@ class _Solver:
         weight = backend.array(asked.masks * asked.counts.astype(np.float32), "float32")
         passes = Passes(backend, backend.blocks(asked.rows), y, weight, asked.loss)
         fold = Fold.of(asked.scalers, problems.live, problems.prior, backend)
-        return cls(problems, limits, passes, fold, coordinates, watch)
+        return cls(problems, limits, passes, fold, coordinates, watch, asked.unit)
 
     def start(self, numbers: np.ndarray, solved: Solutions | None) -> tuple[np.ndarray, np.ndarray]:
         """Return weights (A, k, D) and biases (A, k) to set out from: the nearest of `solved`, or 0 and the prior."""
@@ -112,7 +127,7 @@ class _Solver:
         for at, number in enumerate(numbers):
             near = _nearest(solved, int(mask[at]), float(self.problems.C[number])) if solved else None
             if solved and near is not None:
-                W[at], b[at] = solved.coef[near], np.where(live[at], solved.intercept[near], 0.0)
+                W[at], b[at] = solved.coef[near] * self.unit, np.where(live[at], solved.intercept[near], 0.0)
         return W, b
 
     def solve(self, numbers: np.ndarray, W: np.ndarray, b: np.ndarray) -> _Part:
@@ -154,7 +169,7 @@ def _gather(
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _Part.__dataclass_fields__}
     back = np.argsort(laid.order, kind="stable")
     live = laid.live[laid.mask]
-    coef, intercept = joined["coef"], joined["intercept"]
+    coef, intercept = joined["coef"] / asked.unit, joined["intercept"]
     if asked.loss == "softmax":
         coef, intercept = (_centred(each, live) for each in (coef, intercept))
     free = np.where(laid.prior == NEVER, -np.inf, laid.prior)[laid.mask]

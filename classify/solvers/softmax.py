@@ -32,12 +32,13 @@ class Softmax:
 
     def refine(self, task: Task, candidate: Candidate, progress: Progress) -> list[Trial]:
         """Search C by cross-validation, on a grid that narrows in on the best."""
-        batches = list(_batches(task, candidate, task.folds))
+        batches = _batches(task, candidate, task.folds)
+        before: list[Solutions | None] = [None] * len(batches)
         tried: dict[int, Trial] = {}
         progress.start(f"fit {candidate.name}", N_POINTS)
 
         def evaluate(indices: Sequence[int]) -> list[float]:
-            tried.update(zip(indices, _try(task, candidate, batches, indices), strict=True))
+            tried.update(zip(indices, _try(task, candidate, batches, indices, before), strict=True))
             progress.advance(len(indices))
             return [tried[index].metrics[task.metric]["value"] for index in indices]
 
@@ -74,7 +75,7 @@ def _batches(task: Task, candidate: Candidate, splits: Folds) -> list[Shared]:
     return list(shared(task, candidate, splits, apart=task.class_weight is not None))
 
 
-def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float) -> Solutions:
+def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float, start: Solutions | None = None) -> Solutions:
     """Fit each C on each split of a batch, the splits of one C beside each other."""
     problems = [(mask, C) for C in Cs for mask in range(len(batch.masks))]
     return fit_softmax(
@@ -85,6 +86,7 @@ def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float) -> Soluti
         scalers=batch.scalers,
         n_classes=task.n_classes,
         tol=tol,
+        start=start,
         weights=_weights(task, batch),
         device=task.device,
     )
@@ -98,13 +100,19 @@ def _weights(task: Task, batch: Shared) -> np.ndarray | None:
     return weights
 
 
-def _try(task: Task, candidate: Candidate, batches: Sequence[Shared], indices: Sequence[int]) -> list[Trial]:
-    """Judge some values of C, given as indices of the grid."""
+def _try(
+    task: Task,
+    candidate: Candidate,
+    batches: Sequence[Shared],
+    indices: Sequence[int],
+    before: list[Solutions | None],
+) -> list[Trial]:
+    """Judge some values of C, given as indices of the grid, each setting out from what was found `before`, by batch."""
     started, Cs = time.perf_counter(), [C_of(index) for index in indices]
     predicted = np.empty((len(Cs), len(task)), dtype=code_type(task.n_classes))
     fine = np.ones(len(Cs), dtype=bool)
-    for batch in batches:
-        solutions = _solve(task, batch, Cs, SEARCH_TOL)
+    for number, batch in enumerate(batches):
+        before[number] = solutions = _solve(task, batch, Cs, SEARCH_TOL, before[number])
         fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
         codes = out_of_fold_codes(batch.rows, solutions, batch.outside, task.device)
         tested = batch.outside.any(axis=0)

@@ -284,3 +284,14 @@ def test_progress_hears_of_every_problem():
     fit(X, y, some_masks(len(y)), [(0, 1.0), (1, 1.0)], progress=Watch(), tol=1e-9)
     assert told[0] == ("fitting", 2)
     assert sum(told[1:]) == 2
+
+
+@pytest.mark.parametrize("transform", ["none", "std"])
+def test_the_tolerance_means_the_same_whatever_the_length_of_the_rows(transform):
+    X, y = features()
+    masks = some_masks(len(y))
+    found = fit(X, y, masks, [(0, 1.0)], transform=transform, tol=1e-4)
+    # The same problem in other units: weights grow as rows shrink, and C with their square.
+    small = fit(X / 1024, y, masks, [(0, 1.0 * 1024**2 if transform == "none" else 1.0)], transform=transform, tol=1e-4)
+    assert small.n_iter == found.n_iter
+    assert small.linear(0).scores(X / 1024) == pytest.approx(found.linear(0).scores(X), abs=1e-4)
