@@ -2,25 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from classify.choice import choose, selection, shortlist, top
 from classify.probe.memo import Kept, digest
 from classify.probe.ridge import scan, targets
 from classify.probe.transforms import candidates as transforms_for
 from classify.solvers import Solver
-from classify.statistics import bbc, one_standard_error
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress, Silent
 
-N_REFINED = 3
-"""Candidates that the scan lets through, beside the taps side by side."""
-PLAIN_ORDER = ("std", "none", "l2", "pow", "pcaw")
-"""Transforms from the simplest: of equals the first is chosen."""
 TOGETHER = "std"
 """What is done to several taps side by side, each of which has been brought to length 1."""
+ALIKE, VARIANCE = "l2", 1e-3
+"""The transform in which two taps of the same rows are told, and the share by which their total variances may differ."""
+FEW = 0.01
+"""Of the answers that rounding may turn where two taps give the same rows."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,46 @@ def search(task: Task, solver: Solver, dims: dict[str, int], progress: Progress 
     for candidate in todo:
         scanned.append(scan_one(task, candidate))
         progress.advance(1)
+    doubles = twice(scanned)
+    single = [trial for trial in scanned if trial.candidate.layers[0] not in doubles]
+    together = side_by_side({layer: n for layer, n in dims.items() if layer not in doubles}, solver)
     refined = [
         trial
-        for candidate in [*shortlist(task, scanned), *side_by_side(dims, solver)]
+        for candidate in [*shortlist(task, single), *together]
         for trial in solver.refine(task, candidate, progress)
     ]
     best, rule = choose(task, refined)
+    scanned = [noted(trial, doubles) for trial in scanned]
     per_layer = [top(task, [t for t in scanned if t.candidate.layers == (layer,)]) for layer in dims]
-    tried = [*scanned, *refined]
-    return Found(best, tried, per_layer, selection(task, best, tried, rule), doubts(refined, best))
+    chosen = selection(task, best, single, refined, rule)
+    return Found(best, [*scanned, *refined], per_layer, chosen, doubts(refined, best))
+
+
+def twice(scanned: Sequence[Trial]) -> dict[str, str]:
+    """Find taps that give the rows of a shallower one, as a last stage does that is pooled like the penultimate.
+
+    Refined too, they would take the place of others, and side by side a tap would count twice. Told by the total
+    variance of rows of length 1, in which the penalties are counted, and by what every penalty answers.
+    """
+    found: dict[str, str] = {}
+    alike = [trial for trial in scanned if trial.candidate.transform == ALIKE]
+    for at, trial in enumerate(alike):
+        first = next((other for other in alike[:at] if _same(trial, other)), None)
+        if first is not None:
+            found[trial.candidate.layers[0]] = first.candidate.layers[0]
+    return found
+
+
+def _same(a: Trial, b: Trial) -> bool:
+    if a.candidate.dims != b.candidate.dims or a.tried is None or b.tried is None:
+        return False
+    return bool(abs(a.unit / b.unit - 1) < VARIANCE and np.mean(a.tried != b.tried) < FEW)
+
+
+def noted(trial: Trial, doubles: dict[str, str]) -> Trial:
+    """Say of a tap that gives the rows of another one that it does."""
+    other = doubles.get(trial.candidate.layers[0])
+    return replace(trial, how=f"{trial.how}; the rows of {other}, and not refined") if other else trial
 
 
 def candidates(task: Task, solver: Solver, dims: dict[str, int]) -> list[Candidate]:
@@ -94,6 +125,7 @@ def scan_one(task: Task, candidate: Candidate) -> Trial:
         stage="scan",
         how=path["kind"],
         tried=path["predicted"],
+        unit=float(path["lams"][0]),
     )
 
 
@@ -102,60 +134,6 @@ def _scanned(task: Task, candidate: Candidate, kept: Kept) -> dict[str, Any]:
     rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
     path = scan(rows, Y, task.folds, task.groups, candidate.transform, kept)
     return {"lams": path.lams, "predicted": path.predicted, "kind": path.kind}
-
-
-def shortlist(task: Task, scanned: Sequence[Trial]) -> list[Candidate]:
-    """Keep the best few candidates of a scan, of equals the cheaper."""
-    return [trial.candidate for trial in sorted(scanned, key=lambda trial: (-value(task, trial), cost(trial)))][
-        :N_REFINED
-    ]
-
-
-def top(task: Task, trials: Sequence[Trial]) -> Trial:
-    """Return the best of some trials, of equals the cheapest."""
-    return min(trials, key=lambda trial: (-value(task, trial), cost(trial)))
-
-
-def value(task: Task, trial: Trial) -> float:
-    """Return what the metric of the search says of a trial."""
-    return trial.metrics[task.metric]["value"]
-
-
-def cost(trial: Trial) -> tuple[int, int, int, float]:
-    """Order trials by what they cost: the deepest tap, then the columns, the transform, and how free the head is."""
-    candidate = trial.candidate
-    return candidate.depth, candidate.dims, PLAIN_ORDER.index(candidate.transform), -trial.strength
-
-
-def choose(task: Task, refined: Sequence[Trial]) -> tuple[Trial, str]:
-    """Choose the cheapest trial that is within one standard error of the best: -> it, and the rule in words."""
-    ordered = sorted(refined, key=cost)
-    predicted = np.stack([trial.predicted for trial in ordered])
-    at = one_standard_error(predicted, task.y, task.resamples, task.metric, range(len(ordered)))
-    chosen, best = ordered[at], top(task, refined)
-    said = "one standard error: the cheapest configuration that is not clearly worse than the best"
-    if chosen is not best:
-        said += f" ({value(task, chosen):.4f} beside {value(task, best):.4f}, {best.candidate.name})"
-    return chosen, said
-
-
-def selection(task: Task, best: Trial, trials: Sequence[Trial], rule: str) -> dict[str, Any]:
-    """Say what the winner scored, and what remains of it when it is judged on rows that did not choose it.
-
-    What choosing adds is the best score of all less what bootstrap bias-corrected cross-validation leaves of it; the
-    winner's own score is lowered by that. The scores are not of one level: where one row is left out, more are trained
-    on than where a fold is.
-    """
-    predicted = np.concatenate([trial.predicted[None] if trial.tried is None else trial.tried for trial in trials])
-    naive, left = best.metrics[task.metric], bbc(predicted, task.y, task.resamples, task.metric)
-    step = min(naive["value"] - float(task.values(predicted).max()), naive["value"] - left["value"])
-    return {
-        "metric": task.metric,
-        "n_configurations": len(predicted),
-        "naive": naive,
-        "corrected": {name: min(1.0, max(0.0, value + step)) for name, value in left.items()},
-        "rule": rule,
-    }
 
 
 def doubts(refined: Sequence[Trial], best: Trial) -> list[str]:

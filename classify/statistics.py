@@ -13,6 +13,8 @@ from extract.errors import FitError
 
 ROWS = 4096
 """In a block: with 1,000 draws and 500 configurations, 40 MB."""
+Choose = Callable[[np.ndarray], np.ndarray]
+"""Chooses a configuration in each draw, by what all are worth in it: (m, B) -> numbers (B,)."""
 CELLS = 2**24
 """(pattern, draw) cells at a time: 64 MB of float32."""
 
@@ -27,14 +29,21 @@ class Comparison:
     p: float
 
 
-def bbc(predicted: np.ndarray, y: np.ndarray, resamples: Resamples, metric: str) -> dict[str, float]:
-    """Estimate what the best of many is worth: (m, n) codes out of fold, y (n,) -> {value, low, high}.
+def the_best(draws: np.ndarray) -> np.ndarray:
+    """Choose the best of each draw, of equals the first: (m, B) -> (B,)."""
+    return draws.argmax(axis=0)
+
+
+def bbc(
+    predicted: np.ndarray, y: np.ndarray, resamples: Resamples, metric: str, choose: Choose = the_best
+) -> dict[str, float]:
+    """Estimate what the chosen one of many is worth: (m, n) codes out of fold, y (n,) -> {value, low, high}.
 
     Bootstrap bias-corrected cross-validation (Tsamardinos, Greasidou and Borboudakis 2018, algorithm 4): each draw
-    chooses the best on the rows it took and scores it on those it left; the mean, and the percentiles of all draws.
-    Raises FitError where no draw leaves a row.
+    chooses on the rows it took and scores that on those it left; the mean, and the percentiles of all draws. Raises
+    FitError where no draw leaves a row.
     """
-    chosen = drawn(predicted, y, resamples, metric).argmax(axis=0)
+    chosen = choose(drawn(predicted, y, resamples, metric))
     scores = np.array(_left_out(predicted, y, resamples, metric, chosen))
     if not len(scores):
         raise FitError("all rows are one group: none is left to score on", remedy="Give more groups, or --group none")
@@ -66,6 +75,13 @@ def one_standard_error(
     best = next(at for at in order if values[at] == values.max())
     errors = (draws[best] - draws).std(axis=1, ddof=1)
     return next(at for at in order if values[at] >= values[best] - errors[at])
+
+
+def paired_errors(draws: np.ndarray) -> np.ndarray:
+    """Return the standard error of the difference of each two: draws (m, B) -> (m, m)."""
+    covariance = np.atleast_2d(np.cov(draws))
+    variance = covariance.diagonal()
+    return np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0))
 
 
 def drawn(predicted: np.ndarray, y: np.ndarray, resamples: Resamples, metric: str) -> np.ndarray:

@@ -32,8 +32,8 @@ class Trial:
     """One configuration: `predicted` (n,) codes out of fold, and what they are worth.
 
     `stage` is scan, where `head` is always ridge, or refine. `strength` orders the values of one head by how much they
-    regularise. `how` says in words how it was judged; `tried` (m, n) are
-    the predictions of all penalties that it is the best of.
+    regularise. `how` says in words how it was judged; `tried` (m, n) are the predictions of all penalties that it is
+    the best of, and `unit` the first of these penalties.
     """
 
     candidate: Candidate
@@ -48,6 +48,7 @@ class Trial:
     at_limit: bool = False
     strength: float = 0.0
     tried: np.ndarray | None = None
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
