@@ -8,12 +8,16 @@ import numpy as np
 
 from classify.evaluate import group_codes
 from classify.folds import Part, hold_out_groups, hold_out_rows
-from classify.labels import read_groups, read_labels, stored_labels
+from classify.labels import look_joint, read_groups, read_labels, stored_labels
 from extract.errors import FitError
 from extract.spec import Status
 
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet
+
+
+FEW_GROUPS = 2
+"""Up to which the test part says little of other groups."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def read_dataset(
     parts = [Part(usable[at], y[at], _of(groups, at), _of(twins, at)) for at in (train, test)]
     n_bad, n_unlabelled = int((~ok).sum()), int(ok.sum()) - len(usable)
     said = _unseen(parts[1], labels_all, len(classes)) + _leaks(train, test, given, contents)
+    said += look_joint(labels_all) + _few_groups([given[at] for at in test])
     n_named = len(set(given) - {""})
     return Dataset(parts[0], parts[1], classes, labels_all, words, n_bad, n_unlabelled, n_named, said)
 
@@ -125,6 +130,15 @@ def _unseen(test: Part, labels: list[str], n_classes: int) -> list[str]:
         f"{counts[code]} test images of {labels[code]!r}, which no training image has: each counts as an error"
         for code in range(n_classes, len(labels))
     ]
+
+
+def _few_groups(groups: list[str]) -> list[str]:
+    """Say so where the test part is of one or two groups: what holds of these need not hold of others."""
+    n = len(set(groups))
+    if "" in groups or n > FEW_GROUPS:
+        return []
+    which = "of one group" if n == 1 else f"of {n} groups"
+    return [f"the test images are {which}: how others would fare can hardly be told, and intervals are as wide"]
 
 
 def _leaks(train: np.ndarray, test: np.ndarray, groups: list[str], contents: list[bytes]) -> list[str]:

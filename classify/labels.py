@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from extract.errors import FitError, OptionError, unknown
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet
 
+SEPARATOR = "|"
+"""Between labels, where an image has several."""
 GROUPS = ("auto", "none")
 """Ways to group by name; any other is a pattern."""
 
@@ -55,6 +58,18 @@ def stored_labels(features: "FeatureSet") -> np.ndarray:
     """Return the label of each row by name: (N,) str, '' where it has none."""
     labels = np.asarray(features.labels).tolist()
     return np.array([features.label_names[label] if label >= 0 else "" for label in labels], dtype=object)
+
+
+def look_joint(labels: Iterable[str]) -> list[str]:
+    """Say so where labels that are taken as classes look like several in one, such as cat|dog; else []."""
+    names = set(labels)
+    joint = sorted(name for name in names if SEPARATOR in name)
+    if not joint:
+        return []
+    said = (
+        f"{len(joint)} of {len(names)} labels hold {SEPARATOR!r}, such as {joint[0]!r}, and each was taken as one class"
+    )
+    return [f"{said} of its own: --multi-label takes them as several labels of an image"]
 
 
 def read_groups(features: "FeatureSet", group: str) -> list[str]:

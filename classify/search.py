@@ -18,7 +18,7 @@ from extract.progress import Progress, Silent
 TOGETHER = "std"
 """What is done to several taps side by side, each of which has been brought to length 1."""
 ALIKE, VARIANCE = "l2", 1e-3
-"""The transform in which two taps of the same rows are told, and the share by which their total variances may differ."""
+"""The transform in which two taps of the same rows are told, and by what share their variances may differ."""
 FEW = 0.01
 """Of the answers that rounding may turn where two taps give the same rows."""
 

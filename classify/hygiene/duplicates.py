@@ -8,7 +8,6 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from classify.evaluate import group_codes
 from classify.hygiene.near import Pair, near_pairs
 from classify.hygiene.neighbours import seconds_for, unit_rows
 from classify.hygiene.pixels import Images
@@ -25,15 +24,13 @@ MAX_SECONDS = 120.0
 class Duplicates:
     """What is there twice among `rows` (n,) of a feature set; `pairs` are row numbers, in order.
 
-    `clusters` (n,) number the images: equal and nearly equal ones have one number. `groups` (n,) join to that the
-    groups that were given, or None where every image stands alone. `searched` says whether nearly equal ones were
-    looked for, and `confirmed_by` whether by "pixels" or by "features" alone.
+    `clusters` (n,) number the images: equal and nearly equal ones have one number. `searched` says whether nearly equal
+    ones were looked for, and `confirmed_by` whether by "pixels" or by "features" alone.
     """
 
     rows: np.ndarray
     pairs: list[Pair]
     clusters: np.ndarray
-    groups: np.ndarray | None
     searched: bool
     confirmed_by: str
     notes: list[str] = field(default_factory=list)
@@ -55,14 +52,13 @@ def find_duplicates(
     rows: np.ndarray,
     images: Images | None = None,
     *,
-    given: Sequence[str] | None = None,
     max_seconds: float = MAX_SECONDS,
     progress: Progress | None = None,
 ) -> Duplicates:
     """Find images that are there twice among rows (n,), by one layer and, where `images` are at hand, by pixels.
 
-    `given` names the group of each row, "" for none. Where the search for nearly equal images is estimated to take
-    longer than `max_seconds` it is left out, and the notes say so; equal ones are found all the same.
+    Where the search for nearly equal images is estimated to take longer than `max_seconds` it is left out, and the
+    notes say so; equal ones are found all the same.
     """
     rows = np.asarray(rows, dtype=np.int64)
     contents = [features.sha256[row].tobytes() for row in rows.tolist()]
@@ -73,8 +69,7 @@ def find_duplicates(
         found, notes = near_pairs(firsts, unit_rows(features, layer, firsts), images, progress or Silent())
         pairs = sorted(pairs + found, key=lambda pair: (pair.a, pair.b))
     clusters = _joined(len(rows), places(rows, [pair.a for pair in pairs]), places(rows, [pair.b for pair in pairs]))
-    groups = _merged(given or [""] * len(rows), contents, clusters)
-    return Duplicates(rows, pairs, clusters, groups, searched, "features" if images is None else "pixels", notes)
+    return Duplicates(rows, pairs, clusters, searched, "features" if images is None else "pixels", notes)
 
 
 def _equal(rows: np.ndarray, contents: Sequence[bytes]) -> tuple[np.ndarray, list[Pair]]:
@@ -106,15 +101,6 @@ def _joined(n: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Number what is linked, in chains: n places, links from a (m,) to b (m,) -> (n,) int64, by first appearance."""
     links = csr_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
     return connected_components(links, directed=False)[1].astype(np.int64)
-
-
-def _merged(given: Sequence[str], contents: Sequence[bytes], clusters: np.ndarray) -> np.ndarray | None:
-    """Join groups by name ("" for none), equal contents and clusters (n,): -> (n,) int64, or None where all differ."""
-    codes, n = group_codes(given, contents), len(clusters)
-    if codes is None:
-        return clusters if len(np.unique(clusters)) < n else None
-    at = np.arange(n)
-    return _joined(3 * n, np.concatenate([at, at]), np.concatenate([n + codes, 2 * n + clusters]))[:n]
 
 
 def places(rows: np.ndarray, wanted: np.ndarray | list[int]) -> np.ndarray:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from classify.labels import SEPARATOR
 from extract.errors import FitError, unknown
 
-SEPARATOR = "|"
 NONE = "-"
 """The cell of an image that was looked at and has none of the labels; an empty cell says that nobody looked."""
 FEWEST = 2
@@ -67,17 +67,6 @@ def _joined(cells: list[str], where: str) -> str:
     if any(sets) and not all(sets):
         raise FitError(f"one row says {NONE!r} (none), and another names labels", where=where, remedy="Keep one")
     return format_cell(frozenset().union(*sets)) if sets else ""
-
-
-def looks_multi(names: Sequence[str]) -> str | None:
-    """Say so where the labels of a fit with one label an image look like sets of labels; else None."""
-    joint = sorted(name for name in set(names) if SEPARATOR in name)
-    if not joint:
-        return None
-    return (
-        f"{len(joint)} of {len(set(names))} labels hold {SEPARATOR!r}, such as {joint[0]!r}, and each was taken as one "
-        "class of its own: --multi-label takes them as several labels of an image"
-    )
 
 
 def rare(Y: np.ndarray) -> np.ndarray:

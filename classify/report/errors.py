@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classify.multilabel.labels import SEPARATOR
+from classify.labels import SEPARATOR
 from classify.report.evidence import Evidence, Section
 from classify.report.text import clipped, percent, plural
 from classify.report.thumbnails import MAX_WORST, card, cards

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from classify.multilabel.labels import SEPARATOR
+from classify.labels import SEPARATOR
 from classify.report.evidence import Row
 
 

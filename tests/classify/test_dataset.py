@@ -107,6 +107,20 @@ def test_near_duplicates_never_cross_the_hold_out_nor_the_folds(make_features):
     assert data.n_named_groups == 0
 
 
+@pytest.mark.parametrize(("n_groups", "said"), [(1, "of one group"), (2, "of 2 groups"), (3, "")])
+def test_a_test_part_of_a_group_or_two_is_told(make_features, n_groups, said):
+    groups = [f"g{row % 5}" for row in range(40)] + [f"t{row % n_groups}" for row in range(20)]
+    splits = ["train"] * 40 + ["test"] * 20
+    warnings = read_dataset(make_features(np.arange(60) % 2, ["a", "b"], splits=splits, groups=groups)).warnings
+    assert [f"the test images are {said}" in each for each in warnings] == ([True] if said else [])
+
+
+def test_labels_that_look_like_several_are_told(make_features):
+    [said] = read_dataset(make_features(np.arange(40) % 2, ["cat", "cat|dog"])).warnings
+    assert said.startswith("1 of 2 labels hold '|', such as 'cat|dog'")
+    assert "--multi-label" in said
+
+
 def test_a_pattern_finds_groups_in_the_names_of_the_images(make_features):
     ids = [f"{row % 2}_{'jackson' if row < 20 else 'theo'}_{row}.png" for row in range(40)]
     features = make_features(np.arange(40) % 2, ["0", "1"], ids=ids)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
@@ -150,3 +150,24 @@ def test_images_that_all_stand_alone_have_no_groups():
     assert group_codes(["", ""], [b"1", b"2"]) is None
     assert group_codes(["", ""], [bytes(32), bytes(32)]) is None
     assert group_codes([], []) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    groups=st.lists(st.sampled_from(["", "", "", "x", "y"]), min_size=1, max_size=8),
+    contents=st.lists(st.sampled_from([b"\0", b"\1", b"\2"]), min_size=8, max_size=8),
+    near=st.lists(st.integers(0, 5), min_size=8, max_size=8),
+)
+def test_what_belongs_together_is_what_a_plain_search_joins(groups, contents, near):
+    n = len(groups)
+    contents, near = contents[:n], np.array(near[:n])
+    belongs = near[:, None] == near
+    for a in range(n):
+        for b in range(n):
+            belongs[a, b] |= contents[a] == contents[b] != b"\0" or groups[a] == groups[b] != ""
+    for _ in range(n):
+        belongs = belongs @ belongs
+    found = group_codes(groups, contents, near)
+    codes = np.arange(n) if found is None else found
+    np.testing.assert_array_equal(codes[:, None] == codes, belongs)
+    assert (found is None) == (not any(groups) and len(set(codes.tolist())) == n)

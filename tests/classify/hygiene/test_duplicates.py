@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from tiny_photos import cropped, encoded, photo
 
 from classify.hygiene import near
-from classify.hygiene.duplicates import _joined, _merged, find_duplicates
+from classify.hygiene.duplicates import find_duplicates
 from classify.hygiene.likeness import likeness
 from classify.hygiene.near import candidates
 from classify.hygiene.neighbours import to_unit
@@ -60,22 +58,6 @@ def test_every_planted_variant_is_found_and_no_other_photograph(planted) -> None
     assert (found.searched, found.confirmed_by, found.notes) == (True, "pixels", [])
     assert all(pair.ncc is not None and pair.ncc >= 0.9 for pair in found.pairs)
     assert found.n_groups == len(EXPECTED)
-
-
-def test_groups_hold_duplicates_and_given_groups_together(planted) -> None:
-    images, _ = open_images(planted)
-    n = len(planted.ids)
-    at = {name: row for row, name in enumerate(planted.ids)}
-    given = ["", *["shoot"] * 2, *[""] * (n - 3)]  # of a/01.jpg and a/02.jpg, each of which has a duplicate
-    alone = find_duplicates(planted, "penultimate", np.arange(n), images).groups
-    both = find_duplicates(planted, "penultimate", np.arange(n), images, given=given).groups
-    assert alone is not None
-    assert both is not None
-    assert len(set(alone)) == n - len(EXPECTED)
-    assert len(set(both)) == n - len(EXPECTED) - 1
-    names = list(PLANTED)
-    assert len({both[at[name]] for name in ("a/01.jpg", "a/02.jpg", names[1], names[2])}) == 1
-    assert alone[at["a/01.jpg"]] != alone[at["a/02.jpg"]]
 
 
 def test_test_images_that_are_training_images_are_told(planted) -> None:
@@ -157,7 +139,7 @@ def test_a_set_without_duplicates_has_no_groups(make_set) -> None:
     features = make_set(PHOTOS, features_for(sorted(PHOTOS), {}))
     images, _ = open_images(features)
     found = find_duplicates(features, "penultimate", np.arange(N_PHOTOS), images)
-    assert (found.pairs, found.groups, found.n_groups, found.notes) == ([], None, 0, [])
+    assert (found.pairs, found.n_groups, found.notes) == ([], 0, [])
     assert sorted(found.clusters.tolist()) == list(range(N_PHOTOS))
 
 
@@ -204,7 +186,7 @@ def test_a_burst_of_more_images_than_neighbours_are_looked_at_is_one_group(make_
 def test_a_handful_of_images_is_no_problem(make_set, n: int) -> None:
     features = make_set(PHOTOS, features_for(sorted(PHOTOS), {}))
     found = find_duplicates(features, "penultimate", np.arange(n))
-    assert (found.pairs, found.groups, len(found.clusters)) == ([], None, n)
+    assert (found.pairs, len(found.clusters)) == ([], n)
 
 
 def greys(*pictures: Image.Image) -> np.ndarray:
@@ -245,27 +227,3 @@ def test_pictures_that_show_nothing_are_like_none() -> None:
     blank = np.full((1, 64, 64), 200, np.uint8)
     assert likeness(blank, blank).tolist() == [0]
     assert likeness(blank, greys(photo(1))).tolist() == [0]
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    groups=st.lists(st.sampled_from(["", "", "", "x", "y"]), min_size=1, max_size=8),
-    contents=st.lists(st.sampled_from([b"\0", b"\1", b"\2"]), min_size=8, max_size=8),
-    links=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=6),
-)
-def test_what_belongs_together_is_what_a_plain_search_joins(groups, contents, links) -> None:
-    n = len(groups)
-    contents = contents[:n]
-    links = [(a, b) for a, b in links if max(a, b) < n]
-    clusters = _joined(n, *(np.array([link[end] for link in links], np.int64) for end in (0, 1)))
-    merged = _merged(groups, contents, clusters)
-    belongs = np.eye(n, dtype=bool)
-    for a in range(n):
-        for b in range(n):
-            same_content = contents[a] == contents[b] != b"\0"
-            belongs[a, b] |= same_content or (groups[a] == groups[b] != "") or (a, b) in links or (b, a) in links
-    for _ in range(n):
-        belongs = belongs @ belongs
-    codes = np.arange(n) if merged is None else merged
-    np.testing.assert_array_equal(codes[:, None] == codes[None], belongs)
-    assert (merged is None) == (not any(groups) and len(set(codes.tolist())) == n)

@@ -57,7 +57,7 @@ def test_pairs_across_splits_come_first_and_two_labels_of_one_image_are_a_confli
     splits = ["train", "train", "test", "train"]
     features = make_features(np.array([0, 0, 1, 1]), ["a", "b"], splits=splits)
     pairs = [Pair(0, 1, "exact", 0.0, 1.0), Pair(0, 2, "near", 0.01234567, 0.95), Pair(1, 3, "near", 0.02)]
-    found = Duplicates(np.arange(4), pairs, np.zeros(4, np.int64), None, True, "pixels")
+    found = Duplicates(np.arange(4), pairs, np.zeros(4, np.int64), True, "pixels")
     rows = duplicate_rows(features, found, {0: "a", 1: "a", 2: "b"})
     assert [(row["id_a"], row["id_b"]) for row in rows] == [
         ("0000.png", "0002.png"),

@@ -7,7 +7,6 @@ from classify.multilabel.labels import (
     add_up,
     classes_of,
     format_cell,
-    looks_multi,
     matrix_of,
     parse_cell,
     rare,
@@ -54,14 +53,6 @@ def test_none_of_them_and_one_of_them_do_not_add_up():
 def test_a_row_of_an_unknown_image_is_refused_with_the_nearest():
     with pytest.raises(FitError, match="nearest: 'one\\.png'"):
         add_up([("ones.png", "cat")], ["one.png", "two.png"], "labels.csv")
-
-
-def test_single_labels_that_hold_the_separator_are_pointed_out():
-    assert looks_multi(["cat", "dog", "cat"]) is None
-    said = looks_multi(["cat|dog", "dog", "dog"])
-    assert said is not None
-    assert said.startswith("1 of 2 labels hold '|', such as 'cat|dog'")
-    assert "--multi-label" in said
 
 
 def test_classes_that_too_few_have_or_lack_are_rare_and_named():
