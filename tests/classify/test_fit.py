@@ -102,6 +102,25 @@ def test_other_labels_need_no_new_decomposition(make_features, run, tmp_path, mo
     assert timeless(again) == timeless(other)
 
 
+def test_the_test_part_has_no_say_in_what_is_chosen_and_promised(make_features, run):
+    splits = ["train"] * 60 + ["test"] * 30
+    features = two_taps(make_features, splits=splits)
+    features.X["layer1"][:60] = 0.3 * features.X["penultimate"][:60, :5]
+    before = run(features)
+    rng = np.random.default_rng(5)
+    features.labels[60:] = rng.integers(0, 3, 30)
+    for X in features.X.values():
+        X[60:] = rng.random((30, X.shape[1])) * 100
+    after = run(features)
+    chosen = ("layers", "transform", "head", "params", "selection", "cv", "search", "learning_curve")
+    assert timeless([after[name] for name in chosen]) == timeless([before[name] for name in chosen])
+    promised = ("temperature", "out_of_fold", "open_set")
+    assert [after["calibration"][name] for name in promised] == [before["calibration"][name] for name in promised]
+    assert after["calibration"]["conformal"]["thresholds"] == before["calibration"]["conformal"]["thresholds"]
+    assert after["calibration"]["conformal"]["threshold"] == before["calibration"]["conformal"]["threshold"]
+    assert after["test"] != before["test"]
+
+
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_every_head_fits_two_classes(make_features, run, head):
     metrics = run(make_features(np.arange(40) % 2, ["a", "b"]), head=head)
