@@ -99,6 +99,8 @@ def _notes(runs: Sequence[Run], pairs: Sequence[dict[str, Any]], metric: str) ->
         said.append(f"compared by {metric}, by which {', '.join(chosen)} was not chosen")
     if any(run.metrics.get("grouping") for run in runs):
         said.append("some images belong to groups, which the runs' tables do not name: true differences may lie wider")
+    if any(pair["on"] == "out_of_fold" and pair["n"] for pair in pairs):
+        said.append("out of fold, training sets overlap, and other ones would move a difference more than it says")
     if len(runs) > 2:
         said.append(f"the best of {len(runs)} runs is a little too good, having been picked on these same images")
     return said

@@ -8,13 +8,19 @@ import numpy as np
 from extract.errors import FitError
 
 
+MANY = 0.15
+"""Of labels that are probably wrong, above which the head is the likelier to err: sets in use have 0.2 to 10 % of wrong
+labels (Northcutt, Athalye and Mueller 2021, table 2)."""
+
+
 @dataclass(frozen=True)
 class LabelIssues:
     """Rows whose label is probably wrong, the most suspect first, and how many rows were judged.
 
     `at` (m,) int64 are positions among the rows that were given, `suggested` (m,) the likeliest class of each,
     `probability` (m,) that of the given label (the self-confidence, by which they are sorted), `margin` (m,) from 0 to
-    1: how far the given label lies above the likeliest other one, 0.5 being level with it.
+    1: how far the given label lies above the likeliest other one, 0.5 being level with it. `agreed` is the share of the
+    rows judged whose label is the likeliest class.
     """
 
     at: np.ndarray
@@ -22,6 +28,7 @@ class LabelIssues:
     probability: np.ndarray
     margin: np.ndarray
     n_checked: int
+    agreed: float
 
     def __len__(self) -> int:
         return len(self.at)
@@ -31,6 +38,11 @@ class LabelIssues:
         """Say what was found."""
         if not self.n_checked:
             return "no label could be checked: no image has probabilities out of fold"
+        if len(self) > MANY * self.n_checked:
+            return (
+                f"{len(self)} of {self.n_checked} labels are not what the head says, but it is right in {self.agreed:.0%} "
+                "only: most of these are errors of the head, and the first in the list are the likeliest wrong labels"
+            )
         found = f"{len(self)} of {self.n_checked} labels are probably wrong" if len(self) else "no label looks wrong"
         return f"{found} (confident learning on predictions out of fold); look at them before you change any"
 
@@ -52,7 +64,8 @@ def label_issues(probabilities: np.ndarray, y: np.ndarray) -> LabelIssues:
     others[rows, given] = -np.inf
     at = at[np.lexsort((at, own[at]))]
     margin = (own[at] - others[at].max(axis=1, initial=0.0) + 1) / 2
-    return LabelIssues(checked[at], shares[at].argmax(axis=1), own[at], margin, len(checked))
+    agreed = float((shares.argmax(axis=1) == given).mean()) if len(checked) else 0.0
+    return LabelIssues(checked[at], shares[at].argmax(axis=1), own[at], margin, len(checked), agreed)
 
 
 def _suspects(shares: np.ndarray, given: np.ndarray) -> np.ndarray:

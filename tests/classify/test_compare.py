@@ -111,6 +111,7 @@ def test_answers_out_of_fold_are_compared_where_both_have_them(tmp_path):
     assert shown == [("test", str(b)), ("test", str(c)), ("out_of_fold", str(b))]
     assert found["pairs"][2]["metrics"]["accuracy"]["mean"] == pytest.approx(0.05)
     assert "the best of 3 runs is a little too good, having been picked on these same images" in found["notes"]
+    assert found["notes"][-2].startswith("out of fold, training sets overlap")
 
 
 def test_what_else_makes_it_less_than_it_seems_is_said(tmp_path):

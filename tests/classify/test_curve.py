@@ -198,3 +198,21 @@ def test_another_metric_gives_way_to_accuracy_and_that_is_said():
     assert found is not None
     assert found["metric"] == "accuracy"
     assert said == ["the learning curve is of accuracy: macro_f1 is no mean over images"]
+
+
+def test_no_fold_tests_more_rows_than_say_something(monkeypatch):
+    y = np.arange(2000) % 2
+    part, asked = part_of(y), []
+    known = errs_at(0.1, 1.0, part)
+
+    def fit_score(trains, test):
+        asked.append(test)
+        return known(trains, test)
+
+    folds = make_folds(part, 4, 0)[0]
+    monkeypatch.setattr(module, "MOST_TESTED", 100)
+    monkeypatch.setattr(module, "ENOUGH_TESTED", 150)
+    found, _ = learning_curve(fit_score, part, folds, 0)
+    assert [len(test) for test in asked] == [100, 100]
+    assert found["n_tested"] == 200
+    assert all(np.isin(test, fold[1]).all() for test, fold in zip(asked, folds, strict=False))

@@ -47,6 +47,16 @@ def test_issues_come_most_suspect_first_with_a_better_label() -> None:
     assert (found.margin < 0.5).all()
 
 
+def test_a_head_that_is_often_wrong_says_little_of_labels() -> None:
+    X, y, _ = noisy_set(0, distance=0.25)
+    shares = out_of_fold(X, y)
+    found = label_issues(shares, y)
+    assert len(found) > 0.2 * N
+    assert found.agreed == (shares.argmax(axis=1) == y).mean()
+    assert "probably wrong" not in found.words
+    assert f"right in {found.agreed:.0%} only: most of these are errors of the head" in found.words
+
+
 def test_labels_that_are_right_are_left_in_peace() -> None:
     y = np.repeat(np.arange(4), 25)
     shares = np.full((100, 4), 0.02)
