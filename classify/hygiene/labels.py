@@ -7,7 +7,6 @@ import numpy as np
 
 from extract.errors import FitError
 
-
 MANY = 0.15
 """Of labels that are probably wrong, above which the head is the likelier to err: sets in use have 0.2 to 10 % of wrong
 labels (Northcutt, Athalye and Mueller 2021, table 2)."""
@@ -40,8 +39,8 @@ class LabelIssues:
             return "no label could be checked: no image has probabilities out of fold"
         if len(self) > MANY * self.n_checked:
             return (
-                f"{len(self)} of {self.n_checked} labels are not what the head says, but it is right in {self.agreed:.0%} "
-                "only: most of these are errors of the head, and the first in the list are the likeliest wrong labels"
+                f"{len(self)} of {self.n_checked} labels are not what the head says, but it is right in "
+                f"{self.agreed:.0%} only: most of these are errors of the head; the first are the likeliest wrong labels"
             )
         found = f"{len(self)} of {self.n_checked} labels are probably wrong" if len(self) else "no label looks wrong"
         return f"{found} (confident learning on predictions out of fold); look at them before you change any"
