@@ -40,7 +40,7 @@ class LabelIssues:
         if len(self) > MANY * self.n_checked:
             return (
                 f"{len(self)} of {self.n_checked} labels are not what the head says, but it is right in "
-                f"{self.agreed:.0%} only: most of these are errors of the head; the first are the likeliest wrong labels"
+                f"{self.agreed:.0%} only: most of these are errors of the head; the first are likeliest to be wrong"
             )
         found = f"{len(self)} of {self.n_checked} labels are probably wrong" if len(self) else "no label looks wrong"
         return f"{found} (confident learning on predictions out of fold); look at them before you change any"
