@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import rankdata
 
 from classify.scoring import nearness, unit
 from extract.errors import FitError
@@ -94,12 +93,3 @@ def _kth(
             squared[own[at][:, None] == groups] = np.inf
         found[at] = np.partition(squared, k - 1, axis=1)[:, k - 1]
     return np.sqrt(np.maximum(found, 0))
-
-
-def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
-    """Return how often something unknown is farther than something known: distances (n,), (m,) -> 0..1; ties are half.
-
-    The Mann-Whitney statistic over n m.
-    """
-    ranks = rankdata(np.concatenate([known, unknown]))[len(known) :]
-    return float((ranks.sum() - len(unknown) * (len(unknown) + 1) / 2) / (len(known) * len(unknown)))

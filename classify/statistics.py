@@ -160,10 +160,11 @@ def paired(y: np.ndarray, a: np.ndarray, b: np.ndarray, resamples: Resamples, me
     """Compare two predictions of the same rows, a - b: y, a, b (n,) codes.
 
     Paired bootstrap (Efron and Tibshirani 1993, chapters 13 and 16) of rows, or of groups: each draw measures both.
+    Wider where groups are few, as `Resamples.widening` has it.
     """
     both = np.stack([a, b])
     values, draws = values_of(y, both)[metric], drawn(both, y, resamples, metric)
-    return _compared(float(values[0] - values[1]), draws[0] - draws[1])
+    return _compared(float(values[0] - values[1]), draws[0] - draws[1], resamples.widening)
 
 
 def paired_rows(y: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, Comparison]:
@@ -192,8 +193,11 @@ def _patterns(y: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int) -> Iterato
         yield pattern, Resamples(np.arange(len(times)), counts.T.astype(np.float32), grouped=False)
 
 
-def _compared(value: float, draws: np.ndarray) -> Comparison:
+def _compared(value: float, draws: np.ndarray, widening: float = 1.0) -> Comparison:
     """Sum up the draws (B,) of a difference; p counts itself among them (Davison and Hinkley 1997, 4.2.3)."""
+    if math.isinf(widening):
+        return Comparison(value, -1.0, 1.0, 1.0)  # of one group, whose draws are all alike
+    draws = value + widening * (draws - value)
     low, high = np.quantile(draws, [0.025, 0.975])
     beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(draws)))

@@ -159,8 +159,24 @@ def test_a_paired_difference_is_that_of_a_plain_loop():
         draws.append(np.mean(a[rows] == y[rows]) - np.mean(b[rows] == y[rows]))
     found = paired(y, a, b, resamples, "accuracy")
     assert found.mean == pytest.approx(np.mean(a == y) - np.mean(b == y))
+    draws = found.mean + stats.t.ppf(0.975, 19) / stats.norm.ppf(0.975) * np.sqrt(20 / 19) * (
+        np.array(draws) - found.mean
+    )
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
-    assert found.p == pytest.approx(2 * (1 + (np.array(draws) <= 0).sum()) / 1001)
+    assert found.p == pytest.approx(2 * (1 + (draws <= 0).sum()) / 1001)
+
+
+def test_a_difference_of_a_few_groups_holds_the_truth_and_one_of_a_single_group_says_nothing():
+    held = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        y, groups, gain = np.zeros(300, dtype=int), np.repeat(np.arange(5), 60), rng.normal(0.1, 0.1, 5)
+        a, b = (rng.random(300) > 0.5 + gain[groups]).astype(int), (rng.random(300) > 0.5).astype(int)
+        found = paired(y, a, b, draw_resamples(300, groups, seed), "accuracy")
+        held.append(found.low <= 0.1 <= found.high)
+    assert np.mean(held) >= 0.9
+    alone = paired(y, a, b, draw_resamples(300, np.zeros(300, dtype=int), 0), "accuracy")
+    assert (alone.low, alone.high, alone.p) == (-1, 1, 1)
 
 
 def test_two_that_agree_do_not_differ():
