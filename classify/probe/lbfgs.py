@@ -29,9 +29,12 @@ is compared with the tolerance (A,)."""
 
 @dataclass(frozen=True)
 class Limits:
-    """When a problem is done: its size is at most `tol`, or after `max_iter` steps. `dtype` is the evaluation's."""
+    """When a problem is done: its size is at most `tol`, one for all or (P,), or after `max_iter` steps.
 
-    tol: float
+    `dtype` is that of the evaluation.
+    """
+
+    tol: float | np.ndarray
     max_iter: int
     dtype: str = "float64"
 
@@ -80,6 +83,7 @@ class _Batch:
     gradient: Any
     memory: "_Memory"
     which: np.ndarray
+    tol: np.ndarray
     value: np.ndarray
     size: np.ndarray
     step: np.ndarray
@@ -94,13 +98,13 @@ class _Batch:
         if not np.isfinite(value).all():
             raise FitError("the features hold what is no number", remedy="Leave such rows out, or extract them again")
         memory = _Memory.of(n, dims, limits.dtype, backend)
-        zeros = [np.zeros(n, np.int64) for _ in range(3)]
-        return cls(limits, backend, start, gradient, memory, np.arange(n), value, size, np.ones(n), *zeros)
+        zeros, tol = [np.zeros(n, np.int64) for _ in range(3)], np.broadcast_to(limits.tol, n)
+        return cls(limits, backend, start, gradient, memory, np.arange(n), tol, value, size, np.ones(n), *zeros)
 
     def ended(self) -> np.ndarray:
         """Tell which problems need no further evaluation: (A,) bool."""
         stalled = (self.tries >= MAX_TRIES) | (self.idle >= PATIENCE)
-        return (self.size <= self.limits.tol) | (self.n_iter >= self.limits.max_iter) | stalled
+        return (self.size <= self.tol) | (self.n_iter >= self.limits.max_iter) | stalled
 
     def leave(self, ended: np.ndarray, found: Minima) -> None:
         """Hand over the problems that have ended, and close the ranks."""
@@ -109,7 +113,7 @@ class _Batch:
         found.value[number], found.size[number] = self.value[at], self.size[at]
         found.n_iter[number] = self.n_iter[at]
         keep = np.flatnonzero(~ended)
-        for name in ("point", "gradient", "which", "value", "size", "step", "tries", "n_iter", "idle"):
+        for name in ("point", "gradient", "which", "tol", "value", "size", "step", "tries", "n_iter", "idle"):
             setattr(self, name, getattr(self, name)[keep])
         self.memory.keep(keep)
 

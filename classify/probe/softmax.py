@@ -26,6 +26,8 @@ BATCH_BYTES = 2 << 30
 """What L-BFGS may hold at a time; problems beyond that wait for their turn."""
 WORK_VECTORS = 12
 """Vectors of float64 that a step of L-BFGS holds beside its memory."""
+SMALLEST_TOL = 2e-7
+"""Below this `gap` asks for nothing: at so weak a penalty scores hardly depend on it."""
 FLOAT32_TOL = 1e-6
 """Gradients in float32 are rounding below this."""
 CURVATURE = {"softmax": lambda k: 1 / k, "sigmoid": lambda k: 1 / 4}
@@ -41,6 +43,7 @@ def fit_softmax(
     scalers: Scalers,
     n_classes: int,
     tol: float = 1e-4,
+    gap: float | None = None,
     max_iter: int = 1000,
     start: Solutions | None = None,
     weights: np.ndarray | None = None,
@@ -66,9 +69,21 @@ def fit_softmax(
     watch = progress or Silent()
     watch.start("fitting", len(problems))
     with open_backend(device) as backend:
-        solver = _Solver.of(asked, lay_out(asked, problems), Limits(tol, max_iter), backend, watch)
+        laid = lay_out(asked, problems)
+        solver = _Solver.of(asked, laid, Limits(tolerances(laid.ridge, tol, gap), max_iter), backend, watch)
         parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(asked, len(problems))]
-        return _gather(replace(asked, scalers=scalers), solver.problems, problems, parts, tol)
+        return _gather(replace(asked, scalers=scalers), laid, problems, parts, np.asarray(solver.limits.tol))
+
+
+def tolerances(ridge: np.ndarray, tol: float, gap: float | None) -> np.ndarray:
+    """Return the tolerance of each problem: `tol`, or less where the ridge (P,) is small, and with it the gradient.
+
+    The loss is strongly convex by the ridge, so it lies no more than |g|^2 / (2 ridge) above its minimum: at most about
+    `gap`, a part of the mean loss, where the gradient is within the root of 2 ridge gap.
+    """
+    if gap is None:
+        return np.full(len(ridge), tol)
+    return np.clip(np.sqrt(2 * ridge * gap), min(tol, SMALLEST_TOL), tol)
 
 
 def spread_of(rows: Rows, scalers: Scalers) -> float:
@@ -133,14 +148,15 @@ class _Solver:
     def solve(self, numbers: np.ndarray, W: np.ndarray, b: np.ndarray) -> _Part:
         """Solve some of the problems from these weights and biases, in float32, and what is left in float64."""
         backend, watch, every = self.passes.backend, self.watch, np.arange(len(numbers))
+        tol = np.asarray(self.limits.tol)[numbers]
         fast, exact = (self._objective(numbers, dtype) for dtype in ("float32", "float64"))
-        first = replace(self.limits, tol=max(self.limits.tol, FLOAT32_TOL), dtype="float32")
+        first = replace(self.limits, tol=np.maximum(tol, FLOAT32_TOL), dtype="float32")
         found = minimise(fast, exact.coordinates_of(W, b), first, backend)
-        left = np.flatnonzero((found.size > self.limits.tol) & (found.n_iter < self.limits.max_iter))
+        left = np.flatnonzero((found.size > tol) & (found.n_iter < self.limits.max_iter))
         watch.advance(len(numbers) - len(left))
         if len(left):
             second = self._objective(numbers[left], "float64")
-            found.put(left, minimise(second, found.point[left], self.limits, backend))
+            found.put(left, minimise(second, found.point[left], replace(self.limits, tol=tol[left]), backend))
             watch.advance(len(left))
         coef, intercept = map(backend.host, exact.weights(found.point, every))
         return _Part(coef, intercept, found.value, found.size, found.n_iter, np.isin(every, left))
@@ -163,7 +179,7 @@ def _batches(asked: Asked, n: int) -> list[np.ndarray]:
 
 
 def _gather(
-    asked: Asked, laid: Problems, problems: Sequence[tuple[int, float]], parts: list[_Part], tol: float
+    asked: Asked, laid: Problems, problems: Sequence[tuple[int, float]], parts: list[_Part], tol: np.ndarray
 ) -> Solutions:
     """Put solutions into the order asked for, with sums over classes exactly 0 and objectives of sums."""
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _Part.__dataclass_fields__}

@@ -17,6 +17,9 @@ from classify.solvers.base import Fitted, Shared, fitted_linear, shared, unfolde
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
+SEARCH_GAP, SCORES_GAP = 1e-8, 1e-10
+"""How far above its minimum a mean loss may lie: of what is compared, and of what is calibrated on. Weak penalties have
+gradients of 1e-6 long before scores come to rest."""
 SEARCH_TOL, FINAL_TOL = 3e-5, 1e-8
 """Of the gradient of the mean loss. Mean scores are then off by 0.0008 at most; at scikit-learn's 1e-4, by 0.0026."""
 N_POINTS = 15
@@ -52,7 +55,7 @@ class Softmax:
             np.empty(len(task), dtype=np.int64),
         )
         for batch in _batches(task, candidate, splits):
-            solutions = _solve(task, batch, [params["C"]], SEARCH_TOL)
+            solutions = _solve(task, batch, [params["C"]], SEARCH_TOL, SCORES_GAP)
             for problem, at, scores in predict_masked(batch.rows, solutions, batch.outside, task.device):
                 number = batch.numbers[problem]
                 place[splits[number][1]] = np.arange(len(found[number]))
@@ -75,7 +78,14 @@ def _batches(task: Task, candidate: Candidate, splits: Folds) -> list[Shared]:
     return list(shared(task, candidate, splits, apart=task.class_weight is not None))
 
 
-def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float, start: Solutions | None = None) -> Solutions:
+def _solve(
+    task: Task,
+    batch: Shared,
+    Cs: Sequence[float],
+    tol: float,
+    gap: float | None = None,
+    start: Solutions | None = None,
+) -> Solutions:
     """Fit each C on each split of a batch, the splits of one C beside each other."""
     problems = [(mask, C) for C in Cs for mask in range(len(batch.masks))]
     return fit_softmax(
@@ -86,6 +96,7 @@ def _solve(task: Task, batch: Shared, Cs: Sequence[float], tol: float, start: So
         scalers=batch.scalers,
         n_classes=task.n_classes,
         tol=tol,
+        gap=gap,
         start=start,
         weights=_weights(task, batch),
         device=task.device,
@@ -112,7 +123,7 @@ def _try(
     predicted = np.empty((len(Cs), len(task)), dtype=code_type(task.n_classes))
     fine = np.ones(len(Cs), dtype=bool)
     for number, batch in enumerate(batches):
-        before[number] = solutions = _solve(task, batch, Cs, SEARCH_TOL, before[number])
+        before[number] = solutions = _solve(task, batch, Cs, SEARCH_TOL, SEARCH_GAP, before[number])
         fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
         codes = out_of_fold_codes(batch.rows, solutions, batch.outside, task.device)
         tested = batch.outside.any(axis=0)

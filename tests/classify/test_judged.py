@@ -18,8 +18,9 @@ LOGISTIC = solver_of(HEADS["logistic"])
 def judged(y, X, groups=None, C=1.0, **options):
     """Judge one configuration as if a search had chosen it."""
     task, at = tiny_task(y, {"tap": X}, groups), candidate(X)
-    best = Trial(at, "logistic", {"C": C}, y, {}, 0.0)
-    return task, judge(FitSpec("tiny", **options), task, LOGISTIC, Found(best, [best], [], {}, ["said before"]))
+    best, said = Trial(at, "logistic", {"C": C}, y, {}, 0.0), dict.fromkeys(("value", "low", "high"), 0.5)
+    found = Found(best, [best], [], {"naive": said, "corrected": {**said, "value": 0.4}}, ["said before"])
+    return task, judge(FitSpec("tiny", **options), task, LOGISTIC, found)
 
 
 def test_the_temperature_is_that_of_rows_out_of_fold_and_not_of_those_fitted_on():
@@ -75,3 +76,12 @@ def test_the_sets_miss_as_often_as_asked_and_count_a_group_once():
     assert (wide.alpha, narrow.alpha) == (0.05, 0.4)
     _, grouped = judged(y, X, groups=np.arange(200) // 4)
     assert (wide.n, grouped.conformal.n) == (200, 50)
+
+
+def test_the_winners_score_is_that_of_the_rows_it_is_calibrated_on():
+    y = np.arange(60) % 2
+    task, found = judged(y, blobs(y, 4))
+    naive = task.judge(found.scores.argmax(axis=1))["accuracy"]
+    assert found.found.selection["naive"] == naive
+    # As far below it as the search had it.
+    assert found.found.selection["corrected"]["value"] == pytest.approx(naive["value"] - 0.1)

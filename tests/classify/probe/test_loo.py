@@ -51,7 +51,7 @@ def test_leaving_one_out_equals_a_fit_without_each_row(n, dims, transform):
         assert apart(found.scores(number), expected) < 1e-8
         assert np.array_equal(found.predicted[number], expected.argmax(axis=1))
     assert found.kind == "exact leave-one-out"
-    assert found.predicted.dtype == np.int16
+    assert found.predicted.dtype == np.int8
 
 
 @pytest.mark.parametrize(("n", "dims"), SHAPES)

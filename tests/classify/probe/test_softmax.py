@@ -295,3 +295,20 @@ def test_the_tolerance_means_the_same_whatever_the_length_of_the_rows(transform)
     small = fit(X / 1024, y, masks, [(0, 1.0 * 1024**2 if transform == "none" else 1.0)], transform=transform, tol=1e-4)
     assert small.n_iter == found.n_iter
     assert small.linear(0).scores(X / 1024) == pytest.approx(found.linear(0).scores(X), abs=1e-4)
+
+
+def test_weak_penalties_are_held_to_smaller_gradients_by_the_gap_that_is_left():
+    X, y = features()
+    masks = some_masks(len(y))
+    problems = [(0, C) for C in (1e-2, 1.0, 100.0)]
+    loose, held = (fit(X, y, masks, problems, tol=1e-3, gap=gap) for gap in (None, 1e-8))
+    best = fit(X, y, masks, problems, **TIGHT)
+    n = masks[0].sum()
+    assert (held.objective - best.objective <= 1e-7 * n).all()
+    assert (loose.objective - best.objective)[2] > 1e-6 * n
+    assert held.converged.all()
+    assert softmax.tolerances(np.array([1.0, 1e-4, 1e-12]), 1e-4, 1e-8).tolist() == [
+        1e-4,
+        pytest.approx(2**0.5 * 1e-6),
+        2e-7,
+    ]
