@@ -58,13 +58,13 @@ def _echo_layers(metrics: dict[str, Any], name: str) -> None:
 def _echo_findings(metrics: dict[str, Any]) -> None:
     """Name what was found of the data, each with its number; nothing where there is nothing."""
     hygiene = metrics.get("hygiene") or {}
-    found = {
-        "suspect labels": hygiene.get("label_issues", {}).get("n", 0),
-        "pairs of duplicates": hygiene.get("duplicates", {}).get("n_pairs", 0),
-        "label conflicts": hygiene.get("conflicts", {}).get("n", 0),
-        "outliers": hygiene.get("outliers", {}).get("n", 0),
-    }
-    said = ", ".join(f"{n} {what}" for what, n in found.items() if n)
+    found = [
+        (hygiene.get("label_issues", {}).get("n", 0), "suspect label", "suspect labels"),
+        (hygiene.get("duplicates", {}).get("n_pairs", 0), "pair of duplicates", "pairs of duplicates"),
+        (hygiene.get("conflicts", {}).get("n", 0), "label conflict", "label conflicts"),
+        (hygiene.get("outliers", {}).get("n", 0), "outlier", "outliers"),
+    ]
+    said = ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in found if n)
     if said:
         click.echo(f"Look at: {said} (findings/*.csv, and in the report)")
     if grouping := metrics.get("grouping"):
