@@ -52,7 +52,7 @@ def test_what_was_found_is_told_and_what_was_not_is_not(capsys):
     words = {"grouping": {"words": "6 groups"}, "learning_curve": {"words": "Saturated"}}
     echo_fit(fitted(hygiene=hygiene, **words))
     lines = capsys.readouterr().out.splitlines()
-    assert "Look at: 3 suspect labels, 1 label conflicts (findings/*.csv, and in the report)" in lines
+    assert "Look at: 3 suspect labels, 1 label conflict (findings/*.csv, and in the report)" in lines
     assert "Groups: 6 groups" in lines
     assert "More images: Saturated" in lines
 
