@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from classify.bundle import Answers, Bundle
+from classify.by_class import measured
 from classify.calibrate import calibration, losses, top_label
 from classify.conformal import measure_abstain, measure_sets
-from classify.evaluate import confusion, draw_resamples, evaluate, group_codes, per_class
+from classify.evaluate import confusion, draw_resamples, evaluate, group_codes
 from classify.multilabel.data import Part
 from classify.multilabel.labels import classes_of, matrix_of
 from classify.multilabel.metrics import evaluate_multi
@@ -55,7 +56,7 @@ def _one_label(
         "metrics": evaluate(y, shares.argmax(axis=1), resamples, losses(shares, y)),
         "unseen_classes": names[len(bundle.classes) :],
         "confusion": matrix,
-        "per_class": per_class(matrix),
+        "per_class": measured(matrix, y, shares.argmax(axis=1), resamples),
         "calibration": calibration(shares, y),
         "conformal": held and {**promised, **held},
         "abstain": {"threshold": limit, **measure_abstain(limit, *top_label(shares, y))},

@@ -97,11 +97,12 @@ def evaluate(
     y: np.ndarray, predicted: np.ndarray, resamples: Resamples, losses: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
     """Measure predictions: y (n,), predicted (n,) codes, losses (n,) -> {metric: {value, low, high}}."""
-    tallies = _tallies(y, predicted)
+    tallies = tally(y, predicted)
     values = _from_tallies(tallies.sum(axis=0)[:, None])
     drawn = _from_tallies(per_unit(tallies, resamples.unit).T @ resamples.counts)
     found = {name: interval(float(values[name][0]), drawn[name], resamples.widening) for name in METRICS}
-    found["accuracy"] = _accuracy(found["accuracy"]["value"], drawn["accuracy"], resamples)
+    sizes = len(y), len(resamples.counts)
+    found["accuracy"] = share_of(found["accuracy"]["value"], drawn["accuracy"], sizes, resamples)
     if losses is not None:
         found["log_loss"] = mean_of(losses, resamples)
     return found
@@ -146,7 +147,7 @@ def values_of(y: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
     return _from_tallies(np.stack(counted, axis=1))
 
 
-def _tallies(y: np.ndarray, predicted: np.ndarray) -> csr_array:
+def tally(y: np.ndarray, predicted: np.ndarray) -> csr_array:
     """Count for each row its label, its prediction and the agreement: (n,), (n,) -> (n, 3 L)."""
     n, n_labels = len(y), int(max(y.max(), predicted.max())) + 1
     rows, hit = np.arange(n), np.flatnonzero(y == predicted)
@@ -175,20 +176,21 @@ def _from_tallies(tallies: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _accuracy(value: float, drawn: np.ndarray, resamples: Resamples) -> dict[str, float]:
-    """Wilson's interval; over as many rows as the groups are worth, where images of a group are alike (Kish)."""
-    n = float(len(resamples.unit))
-    if resamples.grouped:
-        n = _worth(value, drawn, resamples)
+def share_of(value: float, drawn: np.ndarray, sizes: tuple[int, int], resamples: Resamples) -> dict[str, float]:
+    """Return a share of `sizes` rows and units with Wilson's interval: drawn (B,) shares, NaN for none.
+
+    Where images of a group are alike it is that of as many rows as the groups are worth (Kish).
+    """
+    n = _worth(value, drawn[~np.isnan(drawn)], sizes, resamples) if resamples.grouped else float(sizes[0])
     low, high = wilson(value * n, n)
     return {"value": value, "low": min(low, value), "high": max(high, value)}
 
 
-def _worth(value: float, drawn: np.ndarray, resamples: Resamples) -> float:
-    """Say how many rows that stand alone would tell as much of a share as these groups do: 1 for one group."""
-    n, spread = len(resamples.unit), value * (1 - value) / len(resamples.unit)
-    if not spread or math.isinf(resamples.widening):
-        return float(len(resamples.counts))
+def _worth(value: float, drawn: np.ndarray, sizes: tuple[int, int], resamples: Resamples) -> float:
+    """Say how many rows that stand alone would tell as much of a share: the units, where no spread says more."""
+    (n, n_units), spread = sizes, value * (1 - value) / sizes[0]
+    if not spread or n_units < 2:
+        return float(n_units)
     return max(1.0, n / max(1.0, float(drawn.var()) * resamples.widening**2 / spread))
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from classify.bundle import PACKAGES, Bundle
+from classify.by_class import measured
 from classify.calibrate import before_and_after, losses, softmax, top_label
 from classify.conformal import measure_abstain, measure_sets, risk_coverage
 from classify.curve import learning_curve
 from classify.dataset import Dataset
-from classify.evaluate import confusion, draw_resamples, evaluate, per_class
+from classify.evaluate import confusion, draw_resamples, evaluate
 from classify.folds import Part
 from classify.imbalance import imbalance
 from classify.inputs import Inputs, blocks_of
@@ -70,14 +71,15 @@ def trial_row(trial: Trial) -> dict[str, Any]:
 
 def measure(spec: FitSpec, data: Dataset, judged: Judged, scores: np.ndarray) -> dict[str, Any]:
     """Measure the chosen head out of fold, and the refitted one on the test part: scores (n_test, C)."""
-    matrix = confusion(data.test.y, scores.argmax(axis=1), data.labels, len(data.classes))
+    named, resamples = scores.argmax(axis=1), draw_resamples(len(data.test), data.test.groups, spec.seed)
+    matrix = confusion(data.test.y, named, data.labels, len(data.classes))
     commonest = int(np.bincount(data.train.y).argmax())
     return {
         "cv": measures(spec.seed, data.train, judged.scores, judged.temperature),
         "test": measures(spec.seed, data.test, scores, judged.temperature),
         "baseline": float((data.test.y == commonest).mean()),
         "confusion": matrix,
-        "per_class": per_class(matrix),
+        "per_class": measured(matrix, data.test.y, named, resamples),
         "calibration": _calibration(spec, data, judged, scores),
     }
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from classify.bundle import PACKAGES, Bundle, write_bundle
+from classify.by_class import measured
 from classify.calibrate import softmax
 from classify.dataset import Dataset, read_dataset
-from classify.evaluate import confusion, draw_resamples, evaluate, per_class
+from classify.evaluate import confusion, draw_resamples, evaluate
 from classify.evidence import predicted_rows
 from classify.folders import whole_folder
 from classify.imbalance import imbalance
@@ -89,7 +90,8 @@ def _described(
     """Return the content of metrics.json: what no protocol does is null."""
     test = data.test
     matrix = confusion(test.y, result.predicted, data.labels, len(data.classes))
-    measured = evaluate(test.y, result.predicted, draw_resamples(len(test), test.groups, spec.seed))
+    resamples = draw_resamples(len(test), test.groups, spec.seed)
+    overall = evaluate(test.y, result.predicted, resamples)
     nothing = ("cv", "selection", "grouping", "learning_curve", "hygiene", "calibration", "advice")
     return {
         **dict.fromkeys(nothing),
@@ -112,10 +114,10 @@ def _described(
         "n_bad": data.n_bad,
         "n_unlabelled": data.n_unlabelled,
         "split": data.split,
-        "test": {**measured, result.metric: result.value},
+        "test": {**overall, result.metric: result.value},
         "baseline": float((test.y == np.bincount(data.train.y).argmax()).mean()),
         "confusion": matrix,
-        "per_class": per_class(matrix),
+        "per_class": measured(matrix, test.y, result.predicted, resamples),
         "per_layer": [],
         "search": [],
         "notes": result.notes,

@@ -1,6 +1,7 @@
 """All measures with their intervals, and the classes one by one."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from classify.report.evidence import Evidence, Metrics, Section, dig
 from classify.report.text import clipped, folded, measure, measure_name, number, plural, share, table
@@ -37,13 +38,18 @@ def _per_class(found: list[Metrics]) -> str:
     columns = [name for name in COLUMNS if any(name in row for row in found)]
     shown = sorted(found, key=_worth)[:MAX_CLASSES] if len(found) > MAX_CLASSES else found
     rows = [
-        (clipped(row["class"]), number(row.get("support")), *(share(row.get(name)) for name in columns))
+        (clipped(row["class"]), number(row.get("support")), *(share(_shown(row, name)) for name in columns))
         for row in shown
     ]
     left_out = f"the {len(shown)} weakest of {len(found)} classes; all are in metrics.json"
     caption = "test images by their label" if len(shown) == len(found) else left_out
     made = table(("class", "test images", *(COLUMNS[name] for name in columns)), rows, caption)
     return made if len(rows) <= MAX_OPEN else folded(plural(len(rows), "class", "classes"), made)
+
+
+def _shown(row: Metrics, name: str) -> Any:
+    """Return a measure of a class with its interval, where it has one."""
+    return (row.get("intervals") or {}).get(name, row.get(name))
 
 
 def _worth(row: Metrics) -> float:

@@ -159,9 +159,8 @@ def test_a_paired_difference_is_that_of_a_plain_loop():
         draws.append(np.mean(a[rows] == y[rows]) - np.mean(b[rows] == y[rows]))
     found = paired(y, a, b, resamples, "accuracy")
     assert found.mean == pytest.approx(np.mean(a == y) - np.mean(b == y))
-    draws = found.mean + stats.t.ppf(0.975, 19) / stats.norm.ppf(0.975) * np.sqrt(20 / 19) * (
-        np.array(draws) - found.mean
-    )
+    wide = stats.t.ppf(0.975, 19) / stats.norm.ppf(0.975) * np.sqrt(20 / 19)
+    draws = found.mean + wide * (np.array(draws) - found.mean)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
     assert found.p == pytest.approx(2 * (1 + (draws <= 0).sum()) / 1001)
 
