@@ -1,7 +1,6 @@
 """What is learned of the chosen head from rows that it was not fitted on: probabilities, and bounds to act on."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -45,12 +44,13 @@ def judge(spec: FitSpec, task: Task, solver: Solver, found: Found) -> Judged:
         if abstain is None:
             said.append(f"no threshold makes the answers right in {spec.answer_accuracy:.1%}: none is abstained from")
     conformal = fit_conformal(shares, task.y, spec.alpha, task.groups, spec.seed)
-    found = replace(found, selection=_restated(found.selection, task.judge(scores.argmax(axis=1))[task.metric]))
+    found = _restated(found, task.judge(scores.argmax(axis=1)), task.metric)
     return Judged(found, scores, temperature, conformal, abstain, said)
 
 
-def _restated(selection: dict[str, Any], naive: dict[str, float]) -> dict[str, Any]:
+def _restated(found: Found, measured: dict[str, dict[str, float]], metric: str) -> Found:
     """Let the winner's score be that of the fits that are calibrated on, which are closer to convergence."""
-    step = naive["value"] - selection["naive"]["value"]
-    corrected = {name: min(1.0, max(0.0, value + step)) for name, value in selection["corrected"].items()}
-    return {**selection, "naive": naive, "corrected": corrected}
+    naive, step = measured[metric], measured[metric]["value"] - found.selection["naive"]["value"]
+    corrected = {name: min(1.0, max(0.0, value + step)) for name, value in found.selection["corrected"].items()}
+    selection = {**found.selection, "naive": naive, "corrected": corrected}
+    return replace(found, best=replace(found.best, metrics=measured), selection=selection)

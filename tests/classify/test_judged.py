@@ -82,6 +82,6 @@ def test_the_winners_score_is_that_of_the_rows_it_is_calibrated_on():
     y = np.arange(60) % 2
     task, found = judged(y, blobs(y, 4))
     naive = task.judge(found.scores.argmax(axis=1))["accuracy"]
-    assert found.found.selection["naive"] == naive
+    assert found.found.selection["naive"] == naive == found.found.best.metrics["accuracy"]
     # As far below it as the search had it.
     assert found.found.selection["corrected"]["value"] == pytest.approx(naive["value"] - 0.1)
