@@ -91,8 +91,8 @@ def logistic(quick: bool) -> Figures:
     note = (
         f"{len(GRID)} C from {GRID[0]:g} to {GRID[-1]:.3g}, {FOLDS} folds, d = {DIMS}, {CLASSES} classes; tol 1e-4 for "
         f"sklearn and {SEARCH_TOL:g} for us: at 1e-4 both miss converged scores by more than {SCORES_WITHIN:g}. (`fit` "
-        "asks for smaller gradients still where C is large.) `scores off by`: the largest distance of a mean score from "
-        f"that of GridSearchCV in float64 at tol {REFERENCE_TOL:g}."
+        "asks for smaller gradients still where C is large.) `scores off by`: the largest distance of a mean score "
+        f"from that of GridSearchCV in float64 at tol {REFERENCE_TOL:g}."
     )
     return Figures(rows, note, goals)
 
