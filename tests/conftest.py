@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -6,6 +7,10 @@ import pytest
 
 # The networks here are so small that torch's threads cost ten times what they save where other processes are busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts a command in the background has it ignore Ctrl-C, which many tests send; so would all they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
