@@ -25,16 +25,32 @@ from extract.store import FeatureSet
 from extract.store.index import versions
 
 
-def describe(spec: FitSpec, inputs: Inputs, judged: Judged) -> dict[str, Any]:
-    """Return what was asked, on which data, and what was chosen."""
-    found, best = judged.found, judged.found.best
-    features, data, task = inputs.features, inputs.data, inputs.task
+def asked(spec: FitSpec, features: FeatureSet, data: Dataset) -> dict[str, Any]:
+    """Return what every fit of one label an image says: what was asked, and on which data."""
     return {
         "task": "single",
         "command": list(spec.command),
         "features": features.name,
         "features_key": features.recipe.key,
         "strategy": spec.strategy,
+        "imbalance": imbalance(data.train.y),
+        "seed": spec.seed,
+        "classes": data.classes,
+        "n_train": len(data.train),
+        "n_test": len(data.test),
+        "n_bad": data.n_bad,
+        "n_unlabelled": data.n_unlabelled,
+        "split": data.split,
+        "advice": None,
+        "versions": versions(PACKAGES),
+    }
+
+
+def describe(spec: FitSpec, inputs: Inputs, judged: Judged) -> dict[str, Any]:
+    """Return what was asked, on which data, and what was chosen."""
+    found, best, task = judged.found, judged.found.best, inputs.task
+    return {
+        **asked(spec, inputs.features, inputs.data),
         "protocol": None,
         "layers": list(best.candidate.layers),
         "transform": best.candidate.transform,
@@ -43,20 +59,10 @@ def describe(spec: FitSpec, inputs: Inputs, judged: Judged) -> dict[str, Any]:
         "params": best.params,
         "class_weight": spec.class_weight,
         "metric": task.metric,
-        "imbalance": imbalance(data.train.y),
         "folds": len(task.folds),
-        "seed": spec.seed,
-        "classes": data.classes,
-        "n_train": len(data.train),
-        "n_test": len(data.test),
-        "n_bad": data.n_bad,
-        "n_unlabelled": data.n_unlabelled,
-        "split": data.split,
         "selection": found.selection,
         "search": [trial_row(trial) for trial in found.trials],
         "per_layer": [trial_row(trial) for trial in found.per_layer],
-        "advice": None,
-        "versions": versions(PACKAGES),
     }
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import PACKAGES, Bundle, write_bundle
+from classify.bundle import Bundle, write_bundle
 from classify.by_class import measured
 from classify.calibrate import softmax
 from classify.dataset import Dataset, read_dataset
 from classify.evaluate import confusion, draw_resamples, evaluate
-from classify.evidence import predicted_rows
+from classify.evidence import asked, predicted_rows
 from classify.folders import whole_folder
-from classify.imbalance import imbalance
 from classify.inputs import check_room, layers_of, open_for_fit
 from classify.probe.linear import Linear
 from classify.probe.memory import plan_memory
@@ -26,7 +25,6 @@ from classify.spec import AUTO, FitSpec
 from extract.errors import FitError
 from extract.progress import Progress
 from extract.store import FeatureSet
-from extract.store.index import versions
 
 NOT_CALIBRATED = "a protocol calibrates nothing: take its probabilities as an order, not as shares"
 
@@ -92,28 +90,16 @@ def _described(
     matrix = confusion(test.y, result.predicted, data.labels, len(data.classes))
     resamples = draw_resamples(len(test), test.groups, spec.seed)
     overall = evaluate(test.y, result.predicted, resamples)
-    nothing = ("cv", "selection", "grouping", "learning_curve", "hygiene", "calibration", "advice")
+    nothing = ("cv", "selection", "grouping", "learning_curve", "hygiene", "calibration")
     return {
         **dict.fromkeys(nothing),
-        "task": "single",
-        "command": list(spec.command),
-        "features": features.name,
-        "features_key": features.recipe.key,
-        "strategy": spec.strategy,
+        **asked(spec, features, data),
         "protocol": {**result.as_dict(), "kept": result.linear is not None},
         "layers": [layer],
         "transform": result.transform,
         "head": result.protocol,
         "params": result.params,
         "metric": result.metric,
-        "imbalance": imbalance(data.train.y),
-        "seed": spec.seed,
-        "classes": data.classes,
-        "n_train": len(data.train),
-        "n_test": len(test),
-        "n_bad": data.n_bad,
-        "n_unlabelled": data.n_unlabelled,
-        "split": data.split,
         "test": {**overall, result.metric: result.value},
         "baseline": float((test.y == np.bincount(data.train.y).argmax()).mean()),
         "confusion": matrix,
@@ -122,7 +108,6 @@ def _described(
         "search": [],
         "notes": result.notes,
         "warnings": [*data.warnings, NOT_CALIBRATED],
-        "versions": versions(PACKAGES),
     }
 
 

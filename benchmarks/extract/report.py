@@ -72,7 +72,7 @@ def page(figures: Numbers) -> str:
 
 {met} of {len(goals)} met, {open_} not to be told.
 
-{_table([_goal(goal) for goal in goals])}
+{table([_goal(goal) for goal in goals])}
 
 {"".join(_section(each) for each in measurements)}"""
 
@@ -115,28 +115,28 @@ def _section(each: Numbers) -> str:
         parts.append(f"**Failed**: {each['error']}" if "error" in each else f"Skipped: {each['skipped']}.")
         return "\n\n".join(parts) + "\n\n"
     parts += [each["note"]] if each["note"] else []
-    parts += [_table(each["rows"]), *_facts(each["facts"])]
+    parts += [table(each["rows"]), *_facts(each["facts"])]
     return "\n\n".join(parts) + "\n\n"
 
 
 def _facts(facts: Numbers) -> Iterable[str]:
     if facts:
-        yield "; ".join(f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in facts.items()) + "."
+        yield "; ".join(f"{name.replace('_', ' ')}: {shown(value)}" for name, value in facts.items()) + "."
 
 
-def _table(rows: Sequence[Numbers]) -> str:
+def table(rows: Sequence[Numbers]) -> str:
     """Return rows as a Markdown table of all the columns that any of them has."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in HIDDEN))
     lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(_shown(row.get(name)) for name in columns) + " |" for row in rows])
+    return "\n".join(lines + ["| " + " | ".join(shown(row.get(name)) for name in columns) + " |" for row in rows])
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-        low, high = _shown(value["low"]), _shown(value["high"])
-        return _shown(value["value"]) + (f" ({low} to {high})" if low != high else "")
+        low, high = shown(value["low"]), shown(value["high"])
+        return shown(value["value"]) + (f" ({low} to {high})" if low != high else "")
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {_shown(part)}" for name, part in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {shown(part)}" for name, part in value.items())
     if isinstance(value, float):
         return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

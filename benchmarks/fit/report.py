@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from benchmarks.extract.harness import CORES, Numbers
+from benchmarks.extract.report import shown, table
 
 PACKAGES = ("numpy", "scipy", "scikit-learn")
 COMMAND = "python -m benchmarks.fit --write"
@@ -47,7 +47,7 @@ met is not told.
 
 {met} of {len(goals)} met, {open_} not to be told.
 
-{_table([{**goal, "met": {True: "yes", False: "**no**", None: ""}[goal["met"]]} for goal in goals])}
+{table([{**goal, "met": {True: "yes", False: "**no**", None: ""}[goal["met"]]} for goal in goals])}
 
 {"".join(_section(each) for each in measurements)}"""
 
@@ -55,23 +55,7 @@ met is not told.
 def _section(each: Numbers) -> str:
     made = ", ".join(f"{name} {version}" for name, version in each["versions"].items())
     short = " A quick run." if each["quick"] else ""
-    facts = "; ".join(f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in each["facts"].items())
+    facts = "; ".join(f"{name.replace('_', ' ')}: {shown(value)}" for name, value in each["facts"].items())
     parts = [f"## {each['name']}", f"{each['date']}, {each['machine']}; {made}; {each['seconds']:,} s.{short}"]
-    parts += [part for part in (each["note"], _table(each["rows"]), facts and f"{facts}.") if part]
+    parts += [part for part in (each["note"], table(each["rows"]), facts and f"{facts}.") if part]
     return "\n\n".join(parts) + "\n\n"
-
-
-def _table(rows: Sequence[Numbers]) -> str:
-    """Return rows as a Markdown table of all the columns that any of them has."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(_shown(row.get(name)) for name in columns) + " |" for row in rows])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-        low, high = _shown(value["low"]), _shown(value["high"])
-        return _shown(value["value"]) + (f" ({low} to {high})" if low != high else "")
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
