@@ -1,17 +1,15 @@
 """Logistic regression: ten C on five folds beside GridSearchCV, and one fit of many wide rows."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from benchmarks.extract.harness import CORES, Figures, Goal, Numbers, at_least, ratios, spread, undisturbed, watched
+from benchmarks.fit.race import FOLDS, folds_of, interleaved, solvers, warm_up
 from classify.probe.moments import scalers
 from classify.probe.rows import array_rows
 from classify.probe.softmax import fit_softmax
@@ -20,7 +18,6 @@ from classify.solvers.softmax import SEARCH_TOL
 
 GRID = np.logspace(-5, -0.5, 10).tolist()
 """Beyond, sklearn stops long before the optimum at its tolerance, and scores are those of where it stopped."""
-FOLDS = 5
 DIMS, CLASSES = 512, 10
 SIZES = (5_000, 10_000)
 ROUNDS = 3
@@ -51,12 +48,6 @@ def by_sklearn(X: np.ndarray, y: np.ndarray, folds: list, jobs: int | None, tol:
     return search.fit(X, y).cv_results_["mean_test_score"]
 
 
-def limited(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
-    """The same with one thread."""
-    with threadpool_limits(1):
-        return by_sklearn(X, y, folds, 1)
-
-
 def by_us(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
     """Fit all fifty problems at once, scalers included."""
     rows = array_rows(X)
@@ -70,18 +61,12 @@ def by_us(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
     return np.array([np.mean([(codes[C][test] == y[test]).mean() for _, test in folds]) for C in GRID])
 
 
-PROCESSES = "GridSearchCV, n_jobs=2"
-SOLVERS: dict[str, Callable[[np.ndarray, np.ndarray, list], Scores]] = {
-    "GridSearchCV": lambda X, y, folds: by_sklearn(X, y, folds, None),
-    PROCESSES: lambda X, y, folds: by_sklearn(X, y, folds, 2),
-    "GridSearchCV, one thread": limited,
-    "ours": by_us,
-}
+SOLVERS = solvers(by_sklearn, by_us)
 
 
 def logistic(quick: bool) -> Figures:
     """Time ten C on five folds."""
-    Parallel(CORES)(delayed(abs)(at) for at in range(CORES))  # joblib's processes start once, and before the clock
+    warm_up()
     rows: list[Numbers] = []
     goals: list[Goal] = []
     for n in SIZES[: 1 if quick else None]:
@@ -99,18 +84,11 @@ def logistic(quick: bool) -> Figures:
 
 def _race(n: int, rounds: int) -> tuple[list[Numbers], float]:
     X, y = post_relu(n, DIMS)
-    folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y))
-    seconds: dict[str, list[float]] = {name: [] for name in SOLVERS}
-    scores: dict[str, Scores] = {}
-    reference, foreign = by_sklearn(X.astype(np.float64), y, folds, CORES, REFERENCE_TOL), []
-    for _ in range(rounds):
-        for name, solve in SOLVERS.items():
-            with watched() as watch:
-                scores[name] = solve(X, y, folds)
-            seconds[name].append(watch.seconds)
-            foreign += [] if name == PROCESSES else [watch.foreign_cores]  # processes that stay look like others'
+    folds = folds_of(X, y)
+    reference = by_sklearn(X.astype(np.float64), y, folds, CORES, REFERENCE_TOL)
+    seconds, scores, foreign = interleaved(SOLVERS, X, y, folds, rounds)
     found = [{"n": n, **_row(name, seconds, scores, reference)} for name in SOLVERS]
-    return found, max(foreign)
+    return found, foreign
 
 
 def _row(name: str, seconds: dict[str, list[float]], scores: dict[str, Scores], reference: Scores) -> Numbers:

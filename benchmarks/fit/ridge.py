@@ -1,18 +1,16 @@
 """Ridge: ten penalties on five folds beside GridSearchCV over RidgeClassifier, and leave-one-out beside its own."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
-from benchmarks.extract.harness import CORES, Figures, Goal, Numbers, at_least, ratios, spread, undisturbed, watched
-from benchmarks.fit.logistic import CLASSES, FOLDS, post_relu
+from benchmarks.extract.harness import Figures, Goal, Numbers, at_least, ratios, spread, undisturbed
+from benchmarks.fit.logistic import CLASSES, post_relu
+from benchmarks.fit.race import FOLDS, folds_of, interleaved, solvers, warm_up
 from classify.probe.ridge import fold_path, loo_path, targets
 from classify.probe.rows import array_rows
 
@@ -32,30 +30,18 @@ def by_sklearn(X: np.ndarray, y: np.ndarray, folds: list, jobs: int | None) -> S
     return np.stack([results[f"split{fold}_test_score"] for fold in range(FOLDS)], axis=1)
 
 
-def limited(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
-    """The same with one thread."""
-    with threadpool_limits(1):
-        return by_sklearn(X, y, folds, 1)
-
-
 def by_us(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
     """Judge the whole path by one decomposition a fold."""
     found = fold_path(array_rows(X), targets(y, CLASSES), folds, ALPHAS, "std")
     return np.array([[(codes[test] == y[test]).mean() for _, test in folds] for codes in found.predicted])
 
 
-PROCESSES = "GridSearchCV, n_jobs=2"
-SOLVERS: dict[str, Callable[[np.ndarray, np.ndarray, list], Scores]] = {
-    "GridSearchCV": lambda X, y, folds: by_sklearn(X, y, folds, None),
-    PROCESSES: lambda X, y, folds: by_sklearn(X, y, folds, 2),
-    "GridSearchCV, one thread": limited,
-    "ours": by_us,
-}
+SOLVERS = solvers(by_sklearn, by_us)
 
 
 def ridge(quick: bool) -> Figures:
     """Time ten penalties on five folds, and thirty-one left out row by row."""
-    Parallel(CORES)(delayed(abs)(at) for at in range(CORES))  # joblib's processes start once, and before the clock
+    warm_up()
     rows: list[Numbers] = []
     goals: list[Goal] = []
     for n, dims in SIZES[: 1 if quick else None]:
@@ -70,17 +56,9 @@ def ridge(quick: bool) -> Figures:
 
 def _race(n: int, dims: int, rounds: int) -> tuple[list[Numbers], float]:
     X, y = post_relu(n, dims)
-    folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y))
-    seconds: dict[str, list[float]] = {name: [] for name in SOLVERS}
-    scores: dict[str, Scores] = {}
-    foreign = []
-    for _ in range(rounds):
-        for name, solve in SOLVERS.items():
-            with watched() as watch:
-                scores[name] = solve(X, y, folds)
-            seconds[name].append(watch.seconds)
-            foreign += [] if name == PROCESSES else [watch.foreign_cores]  # processes that stay look like others'
-    return [_row(n, dims, name, seconds, scores) for name in SOLVERS], max(foreign)
+    folds = folds_of(X, y)
+    seconds, scores, foreign = interleaved(SOLVERS, X, y, folds, rounds)
+    return [_row(n, dims, name, seconds, scores) for name in SOLVERS], foreign
 
 
 def _row(n: int, dims: int, name: str, seconds: dict[str, list[float]], scores: dict[str, Scores]) -> Numbers:
