@@ -97,7 +97,7 @@ class Crew:
     """Threads and the channels between them: what one of them raises ends all of them, and comes out of `check`.
 
     Leaving it ends all threads and waits for them; where it is left because a channel has ended, it raises what a
-    thread raised.
+    thread raised. What threads raise once they have been let go is of no account.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,8 @@ class Crew:
             pass
         except BaseException as error:  # it belongs to whoever asked for the work, in another thread
             with self._lock:
-                self._error = self._error or error
+                if not self._ended:  # else it comes of having been let go
+                    self._error, self._ended = error, True
             self.end()
         finally:
             gone.finish()

@@ -162,6 +162,23 @@ def test_who_is_stopped_by_the_end_of_a_channel_hears_why_it_ended():
         work()
 
 
+def test_what_a_thread_raises_because_it_was_let_go_hides_no_error_of_another_crew():
+    def let_go(channel: Channel) -> None:
+        list(channel)
+        raise ValueError("what it waited for has gone")
+
+    def work() -> None:
+        with Crew() as outer, Crew() as inner:
+            channel = inner.channel(1)
+            inner.start("wait", lambda: let_go(channel))
+            assert soon(lambda: waits(channel))
+            outer.start("fail", lambda: 1 / 0)
+            outer.channel(1).get()
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+
 def test_leaving_lets_all_threads_go_and_waits_for_them():
     before = threading.active_count()
 
