@@ -18,7 +18,10 @@ from typing import Any, NoReturn
 
 import click
 
+from classify.options import FitCommand, split_tuning, tuning_options
 from classify.terminal import echo_compare, echo_fit, percent
+from classify.tuning import LINEAR
+from classify.tuning import STRATEGIES as TUNED
 from extract.errors import Interrupted, OffshelfError, OptionError
 from extract.spec import (
     COMPILERS,
@@ -359,7 +362,7 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
         raise OptionError(f"--{name} {text!r} is not three numbers", remedy="As in 0.485,0.456,0.406") from None
 
 
-@main.command()
+@main.command(cls=FitCommand)
 @click.argument("features")
 @click.option("-l", "--layer", "layers", multiple=True, help="Taps to compare.  [default: all of the features]")
 @click.option(
@@ -375,7 +378,12 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
     help="Values to try of a head by import path: n_estimators=100,300.",
 )
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Let all classes count alike.")
-@click.option("--strategy", type=click.Choice(["linear"]), default="linear", help="linear: a head on frozen features.")
+@click.option(
+    "--strategy",
+    type=click.Choice([LINEAR, *TUNED]),
+    default=LINEAR,
+    help="linear: a head on frozen features; the others train the network, too: its top, from the head on, or all.",
+)
 @click.option(
     "--protocol",
     help="Follow a published protocol: kornblith, clip, dinov2, dinov2-knn, vissl-svm, few-shot.",
@@ -421,6 +429,7 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores", help="Fits at a time."
 )
+@tuning_options
 @cache_option
 @as_json
 def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -431,13 +440,15 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
              python pipeline.py fit photos --head sklearn.ensemble.RandomForestClassifier --param max_depth=8,16
              python pipeline.py fit photos --protocol kornblith
              python pipeline.py fit photos --few-shot 5 --draws 20
+             python pipeline.py fit photos --strategy tail --cut layer3 --budget 10m
     """
     from classify.fit import fit as run
     from classify.heads import parse_params
     from classify.spec import FitSpec
 
-    spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), **options)
-    with progress_bar() as bar:
+    options, tune = split_tuning(options)
+    spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), tune=tune, **options)
+    with _stoppable(click.get_current_context()), progress_bar() as bar:
         metrics = run(spec, progress=bar)
     print_json(metrics) if as_json else echo_fit(metrics)
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from classify.bundle import Bundle, write_bundle
@@ -21,6 +22,7 @@ from classify.search import search
 from classify.several import fit_several
 from classify.solvers import Fitted
 from classify.spec import FitSpec
+from classify.tuning import LINEAR
 from extract.errors import FitError
 from extract.progress import Progress, Silent
 
@@ -29,11 +31,19 @@ log = logging.getLogger(__name__)
 
 def fit(spec: FitSpec, *, progress: Progress | None = None) -> dict[str, Any]:
     """Write a run, by search or by a published protocol, and return the content of its metrics.json."""
-    road = follow if spec.published else fit_several if spec.multi_label else probe
-    metrics = road(spec, progress or Silent())
+    metrics = road_of(spec)(spec, progress or Silent())
     for text in metrics["warnings"]:
         log.warning("%s", text)
     return metrics
+
+
+def road_of(spec: FitSpec) -> Callable[[FitSpec, Progress], dict[str, Any]]:
+    """Choose who fits: the search, a protocol, several labels, or fine-tuning, which alone imports torch."""
+    if spec.strategy != LINEAR:
+        from classify.finetune.story import fine_tune
+
+        return fine_tune
+    return follow if spec.published else fit_several if spec.multi_label else probe
 
 
 def probe(spec: FitSpec, watch: Progress) -> dict[str, Any]:

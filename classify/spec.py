@@ -7,10 +7,12 @@ from typing import Any
 from classify.evaluate import METRICS
 from classify.heads import find_head
 from classify.protocols import PROTOCOLS
+from classify.tuning import LINEAR, TuneSpec
+from classify.tuning import STRATEGIES as TUNED
 from extract.errors import OptionError, unknown
 from extract.spec import available_cores
 
-STRATEGIES = ("linear",)
+STRATEGIES = (LINEAR, *TUNED)
 AUTO = "auto"
 HEAD = "logistic"
 DEVICES = ("auto", "cpu", "cuda")
@@ -27,7 +29,8 @@ class FitSpec:
     `metric` auto is accuracy, or balanced accuracy where classes are imbalanced. `group` is auto, none, or a pattern
     over the ids. `params` are values to try of a head by import path. `alpha` is the share of prediction sets that may
     miss the truth, `answer_accuracy` what the answers that are given shall reach, the others being abstained from.
-    `data` and `root` say where the images are, for thumbnails and for the proof of near-duplicates.
+    `data` and `root` say where the images are: for thumbnails, for the proof of near-duplicates, and for a `strategy`
+    that trains the network itself, as `tune` has it.
     """
 
     features: str
@@ -36,7 +39,7 @@ class FitSpec:
     head: str = HEAD
     params: dict[str, list[Any]] = field(default_factory=dict)
     class_weight: str | None = None
-    strategy: str = "linear"
+    strategy: str = LINEAR
     protocol: str | None = None
     few_shot: int | None = None
     draws: int = FEWEST_DRAWS
@@ -56,6 +59,7 @@ class FitSpec:
     out: Path | None = None
     jobs: int = field(default_factory=available_cores)
     command: tuple[str, ...] = ()
+    tune: TuneSpec = field(default_factory=TuneSpec)
 
     def __post_init__(self) -> None:
         tables = {"strategy": STRATEGIES, "metric": (AUTO, *METRICS), "device": DEVICES, "duplicates": DUPLICATES}
@@ -94,5 +98,17 @@ class FitSpec:
         if self.published and (self.head != HEAD or self.class_weight or self.answer_accuracy):
             said = f"the protocol {self.published!r} brings its own head, without weights of classes or abstaining"
             raise OptionError(said, remedy="Leave --head, --class-weight and --answer-accuracy out")
+        self._check_strategy()
         if self.class_weight and not head.weighs:
             raise OptionError(f"{self.head} cannot weigh classes", remedy="Leave --class-weight out, or take logistic")
+
+    def _check_strategy(self) -> None:
+        """Refuse what means nothing where the network itself is trained, and settings of a training without one."""
+        if self.strategy == LINEAR:
+            if self.tune != TuneSpec():
+                remedy = f"Take one of --strategy {', '.join(TUNED)}, or leave its settings out"
+                raise OptionError("the strategy 'linear' trains nothing but a head", remedy=remedy)
+            return
+        if self.published or self.multi_label or self.head != HEAD:
+            said = f"the strategy {self.strategy!r} trains one label an image, with the head {HEAD} beside it"
+            raise OptionError(said, remedy="Leave --head, --protocol, --few-shot and --multi-label out")

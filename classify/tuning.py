@@ -7,6 +7,8 @@ from extract.errors import OptionError, unknown
 from extract.spec import COMPILERS, MAX_VIEWS
 
 AUTO = "auto"
+LINEAR = "linear"
+"""The strategy that trains a head alone."""
 STRATEGIES = ("tail", "lp-ft", "full", "scratch")
 """Ways to train a network, from the cheapest: its top on cached maps; the probe's head and then everything; everything
 from the pretrained weights; everything from fresh ones."""

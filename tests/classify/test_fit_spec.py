@@ -1,6 +1,7 @@
 import pytest
 
 from classify.spec import FitSpec
+from classify.tuning import TuneSpec
 from extract.errors import OptionError
 
 
@@ -13,7 +14,7 @@ from extract.errors import OptionError
         ({"head": "logistic", "params": {"C": [1.0]}}, "logistic"),
         ({"head": "sklearn.naive_bayes.GaussianNB", "params": {"depth": [1]}}, "no parameter 'depth'"),
         ({"metric": "f1"}, "macro_f1"),
-        ({"strategy": "full"}, "no strategy 'full'"),
+        ({"strategy": "head"}, "no strategy 'head'"),
         ({"protocol": "vtab"}, "no protocol 'vtab'"),
         ({"protocol": "clip", "multi_label": True}, "exclude each other"),
         ({"protocol": "clip", "head": "ridge"}, "brings its own head"),
@@ -46,3 +47,12 @@ def test_images_a_class_are_drawn_by_a_protocol_too():
     assert FitSpec("tiny").published is None
     assert FitSpec("tiny", few_shot=5).published == "few-shot"
     assert FitSpec("tiny", protocol="clip").published == "clip"
+
+
+def test_a_network_is_trained_for_one_label_an_image_and_beside_the_plain_head():
+    assert FitSpec("f", strategy="tail", tune=TuneSpec(steps=5)).tune.steps == 5
+    for wrong in ({"multi_label": True}, {"protocol": "clip"}, {"few_shot": 3}, {"head": "ridge"}):
+        with pytest.raises(OptionError, match="one label an image"):
+            FitSpec("f", strategy="lp-ft", **wrong)
+    with pytest.raises(OptionError, match="trains nothing but a head"):
+        FitSpec("f", tune=TuneSpec(steps=5))

@@ -1,0 +1,126 @@
+"""The options of `fit --strategy`, in a part of the help of their own."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from classify.tuning import AUGMENTS, AUTO, BN_MODES, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
+from extract.spec import MAX_VIEWS
+
+PREFIX = "tune_"
+"""Of the names under which click hands the options over; `views` and `precision` mean other things elsewhere."""
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+POSITIVE = click.FloatRange(0, min_open=True)
+SHARE = click.FloatRange(0, 1)
+DECAY = click.FloatRange(0, 1, min_open=True)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+COMPILED = ("none", "inductor")
+
+
+class Tuning(click.Option):
+    """An option that only fine-tuning takes."""
+
+
+class FitCommand(click.Command):
+    """A command whose help lists the options of fine-tuning apart."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then those of fine-tuning."""
+        parts: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                parts[isinstance(param, Tuning)].append(record)
+        for title, tuning in (("Options", False), ("Fine-tuning, with --strategy tail, lp-ft, full or scratch", True)):
+            if parts[tuning]:
+                with formatter.section(title):
+                    formatter.write_dl(parts[tuning])
+
+
+class Duration(click.ParamType):
+    """A time: 90, 90s, 10m, 2h."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read what the user typed: -> seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no time above 0: 90s, 10m, 2h", param, ctx)
+        return float(found[1]) * SECONDS[found[2]]
+
+
+class AutoOr(click.ParamType):
+    """A number, or `auto`."""
+
+    name = "auto|share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Read what the user typed."""
+        return AUTO if value == AUTO else SHARE.convert(value, param, ctx)
+
+
+def _choice(known: tuple[str, ...]) -> dict[str, Any]:
+    return {"type": click.Choice([AUTO, *known]), "default": AUTO}
+
+
+OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cut", {"metavar": "LAYER", "help": "tail: keep the network up to here.  [default: all but its last stage]"}),
+    ("freeze-until", {"metavar": "LAYER", "help": "lp-ft, full: keep the network up to here."}),
+    (
+        "bn",
+        {**_choice(BN_MODES), "help": "What BatchNorm learns: nothing, its weights, all, or new statistics at once."},
+    ),
+    (
+        "recipe",
+        {**_choice(RECIPES), "help": "auto goes by the images a class; bit: BiT-HyperRule; kornblith: its grid."},
+    ),
+    ("optimizer", {**_choice(OPTIMIZERS), "help": "auto is the recipe's, as below."}),
+    ("rate", {"type": POSITIVE, "multiple": True, "help": "Learning rate to try, repeatable."}),
+    ("weight-decay", {"type": click.FloatRange(0), "help": "Weight decay."}),
+    ("steps", {"type": click.IntRange(1), "help": "Steps of a training."}),
+    ("batch-size", {"type": click.IntRange(1, 4096), "help": "Images in a step."}),
+    ("augment", {**_choice(AUGMENTS), "help": "What is drawn of a training image; auto tests whether flips hurt."}),
+    ("mixup", {"type": SHARE, "metavar": "ALPHA", "help": "Mix images in pairs; 0 for none."}),
+    ("label-smoothing", {"type": SHARE, "help": "Share of a label that all classes get."}),
+    ("ema/--no-ema", {"default": None, "help": "Average the weights over the steps."}),
+    ("layer-decay", {"type": DECAY, "default": 1.0, "help": "Multiplies the rate from each block to the one below."}),
+    ("gradual", {"is_flag": True, "help": "Let the blocks begin one after the other, from the top."}),
+    ("wise", {"type": AutoOr(), "help": "Mix the weights of start and end; the share of the end."}),
+    ("folds-trained", {"type": click.IntRange(0), "default": 1, "help": "Folds to train without, and answer for."}),
+    ("seeds", {"type": click.IntRange(1, 100), "help": "Trainings on all images.  [default: 3 below 2,000 images]"}),
+    ("views", {"type": click.IntRange(1, MAX_VIEWS), "default": 4, "help": "tail: looks at an image that are cached."}),
+    ("budget", {"type": Duration(), "help": "Time for all trainings: 90s, 10m, 2h."}),
+    ("checkpoint-every", {"type": Duration(), "default": "60s", "help": "How much a kill may cost."}),
+    ("precision", {**_choice(PRECISIONS), "help": "auto is fp32 on a CPU, bf16 on a GPU that has it."}),
+    ("compile", {"type": click.Choice(COMPILED), "default": "none", "help": "What compiles the trained part."}),
+    ("tensorboard", {"type": FOLDER, "help": "Write event files into this folder."}),
+)
+"""What `--NAME` takes; the field of `TuneSpec` is the name, or what FIELDS says."""
+
+FIELDS = {
+    "rate": "rates",
+    "ema/--no-ema": "ema",
+    "folds-trained": "folds",
+    "budget": "budget_s",
+    "checkpoint-every": "checkpoint_s",
+}
+
+
+def tuning_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add all of them."""
+    for name, known in reversed(OPTIONS):
+        target = PREFIX + FIELDS.get(name, name.replace("-", "_"))
+        command = click.option(f"--{name}", target, cls=Tuning, **known)(command)
+    return command
+
+
+def split_tuning(options: dict[str, Any]) -> tuple[dict[str, Any], TuneSpec]:
+    """Take the options of fine-tuning out of those of a command: -> the others, and the spec that they make."""
+    mine = {name.removeprefix(PREFIX): value for name, value in options.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in options.items() if not name.startswith(PREFIX)}, TuneSpec(**mine)
