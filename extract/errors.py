@@ -53,6 +53,10 @@ class FitError(OffshelfError):
     """The features cannot be fitted: no labels, one class, too few images."""
 
 
+class TrainingError(OffshelfError):
+    """A training cannot go on: its loss is no number, the memory does not suffice, its folder holds another one."""
+
+
 class BundleError(OffshelfError):
     """A bundle is incomplete, was changed, or is of an unknown format."""
 

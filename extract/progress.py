@@ -16,6 +16,13 @@ class Progress(Protocol):
         """Say what is worth knowing before the work goes on."""
 
 
+class Watch(Progress, Protocol):
+    """Progress of work of which there is more to say than how much is done."""
+
+    def show(self, text: str) -> None:
+        """Show how it goes, until there is news."""
+
+
 class Silent:
     """Progress that nobody watches."""
 
@@ -27,3 +34,6 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say what is worth knowing before the work goes on."""
+
+    def show(self, text: str) -> None:
+        """Show how it goes, until there is news."""

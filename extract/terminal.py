@@ -66,13 +66,18 @@ class Bar:
 
     def start(self, what: str, total: int) -> None:
         """Begin a stage."""
-        self.task, self.bad = self.progress.add_task(what, total=total, bad=""), 0
+        self.task, self.bad = self.progress.add_task(what, total=total, bad="", shown=""), 0
 
     def advance(self, steps: int, bad: int = 0) -> None:
         """Count steps of it, and how many of them came to nothing."""
         if self.task is not None:
             self.bad += bad
             self.progress.update(self.task, advance=steps, bad=f"{self.bad} bad" if self.bad else "")
+
+    def show(self, text: str) -> None:
+        """Show how it goes, until there is news."""
+        if self.task is not None:
+            self.progress.update(self.task, shown=text)
 
     def note(self, text: str) -> None:
         """Say what is worth knowing before the work goes on."""
@@ -83,7 +88,7 @@ class Bar:
 def progress_bar() -> Iterator[Bar]:
     """Show progress while the block runs."""
     counts = MofNCompleteColumn(), Speed(), TimeRemainingColumn(), TextColumn("{task.fields[bad]}", style="red")
-    columns = TextColumn("{task.description:8}"), BarColumn(), *counts
+    columns = TextColumn("{task.description:8}"), BarColumn(), *counts, TextColumn("{task.fields[shown]}")
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress)
 
