@@ -272,6 +272,7 @@ def demo(cache: Path, out: Path, as_json: bool) -> None:
     help="Looks at each image: the centre, its mirror image, then random crops.",
 )
 @click.option("--view-seed", type=SEED, default=0, help="Seed of the random crops.")
+@click.option("--view-flips/--no-view-flips", default=True, help="Whether views may be mirrored.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
@@ -346,7 +347,8 @@ def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
     overrides |= {name: _triple(options[name], name) for name in ("mean", "std")}
     given = tuple((name, value) for name, value in overrides.items() if value is not None)
     taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
-    taken += ("rehash", "retry_failed", "wait", "views", "view_seed", "tf32", "decoder", "compile", "profile")
+    taken += ("rehash", "retry_failed", "wait", "tf32", "decoder", "compile", "profile")
+    taken += ("views", "view_seed", "view_flips")
     return ExtractSpec(
         data=data,
         backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),

@@ -33,7 +33,7 @@ from extract.spec import (
 )
 from extract.store.index import by_layer, versions
 from extract.taps import Cut, Trunk, open_trunk
-from extract.views import DRAWN_FROM
+from extract.views import drawn_from
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def build_extractor(spec: ExtractSpec) -> Extractor:
         store=_store(spec.store, precision),
         tf32=spec.tf32,
         views=spec.views,
-        view_seed=spec.view_seed if spec.views > DRAWN_FROM else 0,
+        view_seed=spec.view_seed if spec.views > drawn_from(flips=spec.view_flips) else 0,
+        view_flips=spec.view_flips or spec.views == 1,
     )
     return Extractor(recipe, _loaded(cut, state, device), device, by_layer(recipe, shapes))
 

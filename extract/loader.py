@@ -32,12 +32,13 @@ class Sight:
     views: int = 1
     view_seed: int = 0
     decoder: str = "exact"
+    view_flips: bool = True
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Sight":
         """Return how the images of a recipe are looked at."""
         [decoder] = [name for name, policy in DECODERS.items() if policy == recipe.decoder]
-        return cls(recipe.preprocessing, recipe.views, recipe.view_seed, decoder)
+        return cls(recipe.preprocessing, recipe.views, recipe.view_seed, decoder, recipe.view_flips)
 
     @property
     def short_px(self) -> int | None:
@@ -46,7 +47,9 @@ class Sight:
 
     def looks(self, shape: Sequence[int], digest: bytes) -> tuple[Look, ...] | Failure:
         """Return the views of an image of that shape (H, W, ...), whose file has that SHA-256."""
-        return looks(shape[0], shape[1], self.preset, digest=digest, views=self.views, seed=self.view_seed)
+        high, wide = shape[:2]
+        seed, flips = self.view_seed, self.view_flips
+        return looks(high, wide, self.preset, digest=digest, views=self.views, seed=seed, flips=flips)
 
 
 class Loader:

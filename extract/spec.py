@@ -157,6 +157,7 @@ class Recipe:
 
     `nodes` says for each tap which node of the network it is: `penultimate` differs between families. `views` counts
     the looks at one image (see `extract.views`); without more than the centre `view_seed` is 0, as nothing is drawn.
+    Without `view_flips` none of them is mirrored.
     """
 
     model: str
@@ -170,6 +171,7 @@ class Recipe:
     tf32: bool = False
     views: int = 1
     view_seed: int = 0
+    view_flips: bool = True
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -179,7 +181,10 @@ class Recipe:
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Write the recipe as JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True, indent=indent, allow_nan=False)
+        value = asdict(self)
+        if self.view_flips:
+            del value["view_flips"]  # caches from before it could be said keep their keys
+        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
@@ -234,6 +239,8 @@ def _check_fields(value: dict[str, Any]) -> None:
         raise ValueError(f"it computes {value['precision']!r:.20} and stores {value['store']!r:.20}")
     if not 1 <= value["views"] <= MAX_VIEWS or value["view_seed"] < 0:
         raise ValueError(f"{value['views']} views with the seed {value['view_seed']}")
+    if value.get("view_flips", False) is not False:
+        raise ValueError("view_flips is only written where it is false")
     if not all(isinstance(node, str) for node in value["nodes"]) or not 0 < len(value["taps"]) == len(value["nodes"]):
         raise ValueError("its taps and nodes do not belong together")
 
@@ -306,7 +313,7 @@ def available_cores() -> int:
 class ExtractSpec:
     """One extraction as the user asked for it.
 
-    What can change a number: `backbone`, `taps`, `precision`, `tf32`, `store`, `decoder`, `views` and `view_seed`.
+    What can change a number: `backbone`, `taps`, `precision`, `tf32`, `store`, `decoder`, and the three about views.
     `device` may name several, separated by commas: one process each. No `batch_size`: as many images as the network's
     input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads
     every file again, whatever its times say, and every byte of the cache; `retry_failed` computes bad rows again;
@@ -324,6 +331,7 @@ class ExtractSpec:
     decoder: str = "exact"
     views: int = 1
     view_seed: int = 0
+    view_flips: bool = True
     cache: Path = Path("cache")
     device: str = "auto"
     batch_size: int | None = None

@@ -299,12 +299,13 @@ def test_every_option_of_extract_reaches_the_extraction(monkeypatch, tmp_path):
     asked: list[ExtractSpec] = []
     summary = {"bad": 0, "rows": 0}
     monkeypatch.setattr("extract.run.extract", lambda spec, bar: asked.append(spec) or summary)
-    numbers = ("--views", 3, "--view-seed", 7, "--tf32", "--decoder", "scaled")
+    numbers = ("--views", 3, "--view-seed", 7, "--no-view-flips", "--tf32", "--decoder", "scaled")
     speed = ("--compile", "inductor", "--device", "cuda:0,cuda:1", "-j", 5, "--profile", tmp_path / "trace.json")
     run_json("extract", "photos", *numbers, *speed)
     run_json("extract", "photos")
     chosen, default = asked
-    assert (chosen.views, chosen.view_seed, chosen.tf32, chosen.decoder) == (3, 7, True, "scaled")
+    assert (chosen.views, chosen.view_seed, chosen.view_flips) == (3, 7, False)
+    assert (chosen.tf32, chosen.decoder) == (True, "scaled")
     assert (chosen.compile, chosen.device, chosen.workers) == ("inductor", "cuda:0,cuda:1", 5)
     assert chosen.profile == tmp_path / "trace.json"
     assert default == ExtractSpec("photos")

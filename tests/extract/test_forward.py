@@ -322,6 +322,7 @@ NOT_IN_THE_KEY = {
     "compile": "none",
     "profile": Path("trace.json"),
     "view_seed": 5,
+    "view_flips": False,
 }
 APART = {"tf32"}
 """In the key, but of a GPU only."""
@@ -351,6 +352,12 @@ def test_options_that_change_no_number_leave_the_key():
 def test_the_seed_of_views_is_in_the_key_where_any_is_drawn():
     assert len({build(views=3, view_seed=seed).recipe.key for seed in (0, 5)}) == 2
     assert [build(views=views, view_seed=5).recipe.view_seed for views in (1, 2)] == [0, 0], "nothing is drawn"
+    assert build(views=2, view_seed=5, view_flips=False).recipe.view_seed == 5
+
+
+def test_whether_views_are_mirrored_is_in_the_key_where_there_are_any():
+    assert len({build(views=2, view_flips=flips).recipe.key for flips in (True, False)}) == 2
+    assert build(views=1, view_flips=False).recipe.view_flips, "nothing would be mirrored"
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

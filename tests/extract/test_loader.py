@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,8 @@ def rendered(record: Record, sight: Sight = SIGHT) -> Tensor:
     """What the pixels of one image should be, view by view: (V, 3, S, S)."""
     image = images.decode(Path(record.path).read_bytes(), short_px=sight.short_px)
     preset, digest = sight.preset, digest_of(record)
-    chosen = looks(*image.shape[:2], preset, digest=digest, views=sight.views, seed=sight.view_seed)
+    seed, flips = sight.view_seed, sight.view_flips
+    chosen = looks(*image.shape[:2], preset, digest=digest, views=sight.views, seed=seed, flips=flips)
     out = torch.zeros(sight.views, 3, preset.crop_size, preset.crop_size, dtype=torch.uint8)
     for i, look in enumerate(chosen):
         render(image, look, preset.interpolation, out[i])
@@ -126,6 +127,9 @@ def test_views_of_an_image_are_neighbours(tmp_path, interpolation):
     assert batch.pixels.equal(torch.cat([rendered(record, sight) for record in listed]))
     assert batch.pixels[1].equal(batch.pixels[0].flip(2))
     assert not batch.pixels[2].equal(batch.pixels[0])
+    [plain] = load(listed, sight=replace(sight, view_flips=False))
+    assert plain.pixels.equal(torch.cat([rendered(record, replace(sight, view_flips=False)) for record in listed]))
+    assert not plain.pixels[1].equal(batch.pixels[1])
 
 
 def test_the_same_content_under_two_names_has_the_same_views(tmp_path):

@@ -29,6 +29,7 @@ from extract.store import FeatureSet, open_features
 from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of
 from extract.store.sealed import BLOCK_BYTES, parse
+from extract.views import looks
 from tests.faults.storage import InProcess
 from tests.interrupt import interrupted
 from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_in, rows_of, tiny_folder, tiny_spec
@@ -352,6 +353,17 @@ def test_views_are_rows_of_their_own_beside_those_of_the_centre(spec, tmp_path):
     for name, layer in (("seen", "penultimate"), ("mirrored", "penultimate@1")):
         alone = features_of(extract(replace(spec, data=str(tmp_path / name), name=f"{name}-alone")))
         assert_same_rows(rows_of(seen, layer), rows_of(alone))
+
+
+def test_without_flips_nothing_is_mirrored(spec):
+    asked = replace(spec, taps=("penultimate",), views=6, view_seed=5)
+    seen, plain = features_of(extract(asked)), features_of(extract(replace(asked, view_flips=False)))
+    assert (seen.recipe.view_flips, plain.recipe.view_flips) == (True, False)
+    assert_same_rows(rows_of(plain), rows_of(seen))
+    drawn = [looks(36, 40, seen.recipe.preprocessing, digest=sha, views=6, seed=5) for sha in map(bytes, seen.sha256)]
+    flipped = np.array([[look.flip for look in views] for views in drawn])
+    same = np.isclose(plain.read_views("penultimate"), seen.read_views("penultimate"), rtol=1e-5, atol=1e-6).all(2)
+    assert np.array_equal(same, ~flipped), "all others are the same crops"
 
 
 def test_a_random_view_hangs_on_the_content_and_the_seed_alone(spec, data, tmp_path):

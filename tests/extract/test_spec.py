@@ -22,6 +22,7 @@ CHANGED = {
     "tf32": True,
     "views": 4,
     "view_seed": 7,
+    "view_flips": False,
     "schema_version": 3,
 }
 CHANGED_PRESET = {
@@ -67,8 +68,9 @@ def test_differences_are_told_in_words():
 
 
 def test_what_is_new_in_a_recipe_is_told_in_words():
-    other = dataclasses.replace(RECIPE, tf32=True, views=4, view_seed=7)
-    assert other.differences(RECIPE) == ["tf32 off -> on", "views 1 -> 4", "view_seed 0 -> 7"]
+    other = dataclasses.replace(RECIPE, tf32=True, views=4, view_seed=7, view_flips=False)
+    told = ["tf32 off -> on", "views 1 -> 4", "view_seed 0 -> 7", "view_flips on -> off"]
+    assert other.differences(RECIPE) == told
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
@@ -89,7 +91,12 @@ FLOATS = st.floats(0.001, 10)
     mean=st.tuples(FLOATS, FLOATS, FLOATS),
     size=st.integers(1, 256),
     looks=st.fixed_dictionaries(
-        {"tf32": st.booleans(), "views": st.integers(1, MAX_VIEWS), "view_seed": st.integers(0)}
+        {
+            "tf32": st.booleans(),
+            "views": st.integers(1, MAX_VIEWS),
+            "view_seed": st.integers(0),
+            "view_flips": st.booleans(),
+        }
     ),
 )
 def test_a_recipe_survives_json(taps, mean, size, looks):
@@ -101,7 +108,12 @@ def test_a_recipe_survives_json(taps, mean, size, looks):
     assert again.key == recipe.key
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+def test_mirrored_views_leave_the_json_as_it_was_before_they_could_be_left_out():
+    assert "view_flips" not in json.loads(RECIPE.to_json())
+    assert json.loads(dataclasses.replace(RECIPE, view_flips=False).to_json())["view_flips"] is False
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe) if field.name != "view_flips"])
 def test_a_recipe_without_one_of_its_fields_is_none(field):
     value = json.loads(RECIPE.to_json())
     del value[field]
@@ -142,6 +154,9 @@ def test_a_recipe_of_the_first_version_is_told_to_be_one():
         {"view_seed": 0.5},
         {"view_seed": "0"},
         {"view_seed": -1},
+        {"view_flips": True},
+        {"view_flips": 0},
+        {"view_flips": None},
         {"schema_version": 2.0},
         {"another": 1},
         {"taps": {}},

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from extract.spec import Failure, Preprocessing, Status
-from extract.views import RATIO, SCALE, Look, looks
+from extract.views import RATIO, SCALE, Augment, Look, looks, training_look
 
 PRESET = Preprocessing(256, 224, "bilinear", (0.5,) * 3, (0.5,) * 3)
 DIGEST = bytes(range(32))
@@ -98,12 +98,58 @@ def test_of_a_strip_that_no_crop_fits_into_the_middle_is_shown(size, region):
     assert look.region == region
 
 
+def test_without_flips_the_random_crops_follow_the_centre_and_none_is_mirrored():
+    for views in (1, 2, 3, 20):
+        found = seen(375, 500, views=views, flips=False)
+        assert len(found) == views
+        assert found[0] == seen(375, 500)[0]
+        assert found[2:] == tuple(replace(look, flip=False) for look in seen(375, 500, views=views)[2:])
+        assert not any(look.flip for look in found)
+    assert seen(375, 500, views=2, flips=False)[1].crop == (0, 0, 224), "a random crop"
+
+
+def shown(draw: int, *, augment: Augment = (True, True, SCALE), seed: int = 0, digest: bytes = DIGEST) -> Look:
+    look = training_look(375, 500, PRESET, digest=digest, seed=seed, draw=draw, augment=augment)
+    assert isinstance(look, Look)
+    return look
+
+
+def test_a_training_look_is_the_random_view_of_its_number():
+    assert tuple(map(shown, range(2, 8))) == seen(375, 500, views=8)[2:]
+
+
+@given(draw=st.integers(0), seed=st.integers(0), digest=st.binary())
+def test_what_is_not_drawn_of_a_training_image_is_as_in_the_centre(draw, seed, digest):
+    [centre] = seen(375, 500)
+    both, crop, flip, neither = (
+        shown(draw, augment=(crop, flip, SCALE), seed=seed, digest=digest)
+        for crop, flip in ((True, True), (True, False), (False, True), (False, False))
+    )
+    assert crop == replace(both, flip=False)
+    assert flip == replace(centre, flip=both.flip), "one coin, whatever else is drawn"
+    assert neither == centre
+
+
+@given(draw=st.integers(0), scale=st.tuples(st.floats(0.1, 0.5), st.floats(0.5, 0.7)))
+def test_a_training_crop_keeps_to_its_share_of_the_area(draw, scale):
+    _, _, high, wide = shown(draw, augment=(True, True, scale)).region
+    assert 0.98 * scale[0] < high * wide / (375 * 500) < 1.02 * scale[1]
+
+
+def test_training_looks_differ_from_draw_to_draw_seed_to_seed_and_image_to_image():
+    drawn = {shown(draw, seed=seed, digest=digest) for draw in range(5) for seed in (0, 1) for digest in (b"a", b"b")}
+    assert len(drawn) == 20
+    flips = [shown(draw, augment=(False, True, SCALE)).flip for draw in range(600)]
+    assert 240 < sum(flips) < 360
+
+
 @pytest.mark.parametrize("size", [(1, 200), (200, 1)])
 def test_a_strip_that_resizing_would_blow_up_is_refused(size):
     preset = replace(PRESET, resize_size=4096, crop_size=4096)
     refused = looks(*size, preset, digest=DIGEST, views=1, seed=0)
     assert isinstance(refused, Failure)
     assert refused.status == Status.TOO_LARGE
+    assert training_look(*size, preset, digest=DIGEST, seed=0, draw=0, augment=(True, True, SCALE)) == refused
     assert not isinstance(looks(4, 4, preset, digest=DIGEST, views=1, seed=0), Failure)
 
 
