@@ -12,11 +12,14 @@ from classify.curve import learning_curve
 from classify.dataset import Dataset
 from classify.evaluate import confusion, draw_resamples, evaluate
 from classify.folds import Part
+from classify.grouping import grouping
+from classify.hygiene import inspect
 from classify.imbalance import imbalance
 from classify.inputs import Inputs, blocks_of
 from classify.judged import Judged
 from classify.probe.rows import block_slices
-from classify.runs import PREDICTION_FIELDS
+from classify.report import wanted_thumbnails
+from classify.runs import PREDICTION_FIELDS, Evidence
 from classify.spec import FitSpec
 from classify.trials import Trial
 from extract.errors import FitError
@@ -172,3 +175,29 @@ def predicted_rows(features: FeatureSet, data: Dataset, part: Part, probabilitie
         )
         for row, code, guess, share in rows
     ]
+
+
+def gather(spec: FitSpec, inputs: Inputs, judged: Judged, bundle: Bundle, progress: Progress) -> Evidence:
+    """Test the bundle, look the data over, and put together what the run says."""
+    features, data = inputs.features, inputs.data
+    scores = scores_of(features, bundle, data.test.rows)
+    hygiene, findings, more = inspect(
+        features, data, inputs.twins, judged.probabilities, layer=bundle.layers[-1], layers=list(inputs.dims)
+    )
+    metrics = describe(spec, inputs, judged) | measure(spec, data, judged, scores)
+    metrics["calibration"]["open_set"] = bundle.open_set.as_dict() if bundle.open_set else None
+    hygiene["duplicates"]["without_cross_split"] = without_leaked(spec, inputs, judged, scores)
+    curve, said = learning(inputs, judged, progress)
+    answered = predicted_rows(features, data, data.test, softmax(scores / bundle.temperature))
+    early, pictures = inputs.trouble, inputs.pictures(wanted_thumbnails(answered, findings))
+    # The page looks at further images: what was not at hand is counted once, at the end.
+    notes = [note for note in (*inputs.notes, *more, *said) if note not in early]
+    metrics |= {
+        "grouping": grouping(inputs.task, inputs.solver, judged.found.best, data.train, data.n_named_groups),
+        "learning_curve": curve,
+        "hygiene": hygiene,
+        "notes": list(dict.fromkeys([*notes, *inputs.trouble])),
+        "warnings": [*inputs.warnings, *judged.warnings, *harder(metrics)],
+    }
+    held_back = predicted_rows(features, data, data.train, judged.probabilities)
+    return Evidence(metrics, answered, held_back, findings, pictures)

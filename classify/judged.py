@@ -32,19 +32,24 @@ class Judged:
 def judge(spec: FitSpec, task: Task, solver: Solver, found: Found) -> Judged:
     """Score every row out of fold by the chosen head, and calibrate on that."""
     scores = out_of_fold(task, found.best.candidate, found.best.params, solver)
-    temperature = fit_temperature(scores, task.y)
-    shares, said = softmax(scores / temperature), list(found.notes)
+    found = _restated(found, task.judge(scores.argmax(axis=1)), task.metric)
+    return calibrated(spec, found, scores, task.y, task.groups)
+
+
+def calibrated(spec: FitSpec, found: Found, scores: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Judged:
+    """Find what follows from scores out of fold: (n, C), y (n,) codes, groups (n,) codes or None."""
+    temperature, said = fit_temperature(scores, y), list(found.notes)
+    shares = softmax(scores / temperature)
     if at_bound(temperature):
         said.append(
             f"the temperature is at its bound ({temperature:.3g}): take probabilities as an order, not as shares"
         )
     abstain = None
     if spec.answer_accuracy is not None:
-        abstain = fit_abstain(*top_label(shares, task.y), "accuracy", spec.answer_accuracy)
+        abstain = fit_abstain(*top_label(shares, y), "accuracy", spec.answer_accuracy)
         if abstain is None:
             said.append(f"no threshold makes the answers right in {spec.answer_accuracy:.1%}: none is abstained from")
-    conformal = fit_conformal(shares, task.y, spec.alpha, task.groups, spec.seed)
-    found = _restated(found, task.judge(scores.argmax(axis=1)), task.metric)
+    conformal = fit_conformal(shares, y, spec.alpha, groups, spec.seed)
     return Judged(found, scores, temperature, conformal, abstain, said)
 
 
