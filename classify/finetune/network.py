@@ -111,13 +111,13 @@ class Network(nn.Module):
 
     def _to_hold(self, opened: Set[str]) -> list[nn.Module]:
         """List the modules that stay in eval mode while the parameters `opened` are free to train."""
-        held = [self.trunk] if self.trunk is not None else []
-        norms = () if self.bn == MOVING else _norms(self.tail).values()
-        return [*held, *norms, *_closed(self.tail, opened, all_open=len(opened) == sum(map(len, self.blocks)))]
+        closed = _closed(self.tail, opened, all_open=len(opened) == sum(map(len, self.blocks)))
+        trunk = [] if self.trunk is None else [self.trunk]
+        return [*trunk, *closed, *([] if self.bn == MOVING else norms(self.tail).values())]
 
     def _trainable(self) -> set[str]:
         """Name the parameters of the tail that the mode of BatchNorm lets train."""
-        fixed = _norms(self.tail) if self.bn in FIXED_AFFINE else {}
+        fixed = norms(self.tail) if self.bn in FIXED_AFFINE else {}
         return {name for name, _ in self.tail.named_parameters() if name.rpartition(".")[0] not in fixed}
 
     def groups(self, setting: Setting, plan: Plan) -> list[dict[str, object]]:
@@ -172,7 +172,7 @@ class Network(nn.Module):
         """
         changing = {f"tail.{name}" for name in self._trainable()} | {"head.weight", "head.bias"}
         if self.bn == MOVING:
-            for name, norm in _norms(self.tail).items():
+            for name, norm in norms(self.tail).items():
                 changing |= {buffer for buffer, _ in norm.named_buffers(prefix=f"tail.{name}")}
         return digest({name: value for name, value in self.state_dict().items() if name not in changing})
 
@@ -199,7 +199,7 @@ class Network(nn.Module):
         return weight, bias
 
 
-def _norms(tail: nn.Module) -> dict[str, nn.Module]:
+def norms(tail: nn.Module) -> dict[str, _BatchNorm]:
     """Return the BatchNorms by name."""
     return {name: module for name, module in tail.named_modules() if isinstance(module, _BatchNorm)}
 
