@@ -4,12 +4,15 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from extract.channel import Channel
+from extract.channel import Channel, Crew
 from extract.spec import Failure, Record
+
+T = TypeVar("T")
 
 RAW_BYTES = 1 << 20
 """Room in a batch for an image to be resized on the device: a photo of 0.35 megapixels on average."""
@@ -146,3 +149,16 @@ class Feed:
         batch = Batch(self._number, records, buffer, self._free, self._permits, [None] * n, n)
         self._number += 1
         self._places = ((batch, place) for place in range(n))
+
+
+def in_order(done: Channel[tuple[Batch, T]], crew: Crew) -> Iterator[T]:
+    """Yield what became of each batch by their numbers, once all before it are out of the way; then check the crew."""
+    early: dict[int, T] = {}
+    number = 0
+    for batch, made in done:
+        early[batch.number] = made
+        while number in early:
+            batch.make_way()
+            yield early.pop(number)
+            number += 1
+    crew.check()

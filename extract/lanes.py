@@ -2,30 +2,26 @@
 
 On a CPU there is a lane for every core, with operators that keep to one thread: no operator waits for the slowest
 core, and whatever a core has to spare goes to reading and decoding. A GPU has two lanes, each with a stream of its
-own: while the network works on one batch, the next one is copied, resized and cropped there.
+own: while the network works on one batch, the pixels of the next one are brought there.
 """
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from extract.batches import Batch, Loaded
+from extract.batches import Batch, Loaded, in_order
 from extract.channel import Channel, Crew
-from extract.decoding.batched import decode_batch
-from extract.errors import RunnerError
 from extract.forward import Extractor, not_finite
 from extract.loader import Loader, Sight
-from extract.resample import render_on
+from extract.pixels import Bringer, enough_memory
 from extract.runners import Runner
-from extract.runners.chunks import out_of_memory
-from extract.spec import Failure, Record, available_cores, view_of
+from extract.spec import Record, available_cores, view_of
 from extract.trace import Trace
 
 GPU_LANES = 2
@@ -85,18 +81,18 @@ class Stream:
                 going = set(range(self._lanes))
                 for i in range(self._lanes):
                     crew.start(f"lane {i}", partial(self._work, i, going, ready, done))
-                yield _in_order(done, crew)
+                yield in_order(done, crew)
             finally:
                 if not done.exhausted:
                     crew.end()
                     self._loader.kill()
 
     def _work(self, i: int, going: set[int], ready: Channel[Batch], done: Channel[tuple[Batch, Done]]) -> None:
-        with _enough_memory():
+        with enough_memory():
             lane = Lane(self.extractor, self.runner, self._loader.sight, self._loader.batch_size)
         for batch in ready:
             began = time.perf_counter()
-            with _enough_memory():
+            with enough_memory():
                 rows, items, seconds = lane.compute(batch)
             batch.release()
             if self.trace:
@@ -114,101 +110,29 @@ class Stream:
         }
 
 
-def _in_order(done: Channel[tuple[Batch, Done]], crew: Crew) -> Iterator[Done]:
-    early: dict[int, Done] = {}
-    number = 0
-    for batch, each in done:
-        early[batch.number] = each
-        while number in early:
-            batch.make_way()
-            yield early.pop(number)
-            number += 1
-    crew.check()
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say in our words that the memory does not suffice for what is beside the network, which sees to itself."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise RunnerError("the memory does not suffice for a batch", remedy="Take a smaller --batch-size") from error
-
-
 class Lane:
     """One lane, in its own thread: brings batches to the device, and runs the network there."""
 
     def __init__(self, extractor: Extractor, runner: Runner, sight: Sight, batch_size: int) -> None:
         self._extractor, self._sight = extractor, sight
-        self._on_gpu = extractor.device.type == "cuda"
-        if not self._on_gpu:
+        if extractor.device.type != "cuda":
             torch.set_num_threads(1)
-        self._stream = torch.cuda.Stream(extractor.device) if self._on_gpu else None
-        side = sight.preset.crop_size
-        shape = batch_size * sight.views, 3, side, side
-        with self._at_work():
-            self._pixels = torch.zeros(shape, dtype=torch.uint8, device=extractor.device).contiguous(
-                memory_format=torch.channels_last
-            )
-            self._raw = torch.empty(0, dtype=torch.uint8, device=extractor.device)
+        self._bringer = Bringer(extractor.device, sight, batch_size)
+        with self._bringer.at_work():
             self._run = runner.lane()
-
-    def _at_work(self) -> AbstractContextManager[Any]:
-        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
     def compute(self, batch: Batch) -> tuple[dict[str, np.ndarray], list[Loaded], dict[str, float]]:
         """Compute the rows of a batch: by layer (n, *shape), what became of each record, and seconds by stage."""
-        with torch.inference_mode(), self._at_work():
-            clock = _clock(self._stream)
+        with torch.inference_mode(), self._bringer.at_work():
+            clock = _clock(self._bringer.stream)
             marks = [clock.mark()]
-            pixels, items = self._bring(batch)
+            pixels, items = self._bringer.bring(batch)
             marks.append(clock.mark())
             rows = {tap: values.cpu().numpy() for tap, values in self._run(pixels).items()}
             marks.append(clock.mark())
         by_layer = self._by_layer(rows, len(batch))
         items = _checked(by_layer, items, self._extractor.recipe.store)
         return by_layer, items, {"transfer": clock.seconds(*marks[:2]), "forward": clock.seconds(*marks[1:])}
-
-    def _bring(self, batch: Batch) -> tuple[Tensor, list[Loaded]]:
-        """Return the pixels of a batch on the device (n V, 3, S, S) uint8, and what became of each record."""
-        n = len(batch) * self._sight.views
-        if not self._on_gpu and not batch.raws:
-            return batch.buffer.pixels[:n], batch.loaded
-        pixels = self._pixels[:n]
-        if len(batch.raws) < len(batch):
-            pixels.copy_(batch.buffer.pixels[:n], non_blocking=True)
-        return pixels, self._resize(batch, pixels)
-
-    def _resize(self, batch: Batch, pixels: Tensor) -> list[Loaded]:
-        """Decode and resize on the device what the loader left to it, and put it among the pixels."""
-        items, failures = batch.loaded, {}
-        images, chosen, places = [], [], []
-        for raw, image in zip(batch.raws, self._images(batch), strict=True):
-            found = image if isinstance(image, Failure) else self._sight.looks(image.shape, raw.digest)
-            if isinstance(found, Failure):
-                failures[raw.place] = found
-                continue
-            images.append(image)
-            chosen.append(found)
-            places.append(raw.place)
-        if not images:
-            return [replace(item, failure=failures.get(i, item.failure)) for i, item in enumerate(items)]
-        views = self._sight.views
-        out = torch.empty((len(images) * views, *pixels.shape[1:]), dtype=torch.uint8, device=pixels.device)
-        render_on(images, chosen, self._sight.preset.interpolation, out)
-        at = torch.tensor([place * views + view for place in places for view in range(views)], device=pixels.device)
-        pixels.index_copy_(0, at, out)
-        return [replace(item, failure=failures.get(i, item.failure)) for i, item in enumerate(items)]
-
-    def _images(self, batch: Batch) -> list[Tensor | Failure]:
-        """Return the images that the loader left to the device, on it: (H, W, 3) uint8 each."""
-        if len(self._raw) < batch.raw_used:
-            self._raw = torch.empty(len(batch.buffer.raw), dtype=torch.uint8, device=self._pixels.device)
-        self._raw[: batch.raw_used].copy_(batch.buffer.raw[: batch.raw_used], non_blocking=True)
-        jpegs = iter(decode_batch([raw.jpeg for raw in batch.raws if raw.jpeg is not None], self._pixels.device))
-        return [self._raw[raw.at].view(raw.shape) if raw.jpeg is None else next(jpegs) for raw in batch.raws]
 
     def _by_layer(self, rows: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         """Take the views of each image apart: per tap (n V, *shape) -> per layer (n, *shape), in memory of its own."""

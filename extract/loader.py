@@ -15,13 +15,31 @@ import numpy as np
 import torch
 
 from extract.batches import Batch, Buffer, Feed, Loaded, Raw
-from extract.channel import Channel, Crew
+from extract.channel import Channel, Crew, Ended
 from extract.decoding import Decoded, Decoder, allow_decoders
 from extract.images import DECODERS
 from extract.resample import ON_A_DEVICE, render
 from extract.spec import Failure, Preprocessing, Recipe, Record
 from extract.trace import Trace
-from extract.views import Look, looks
+from extract.views import Augment, Look, looks, training_look
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn(Record):
+    """A training image, at which one look is drawn: number `draw` of those of a `seed`, as `augment` says.
+
+    (See `views.training_look`.) It depends on nothing else but the content of the image.
+    """
+
+    seed: int = 0
+    draw: int = 0
+    augment: Augment = (False, False, (1.0, 1.0))
+
+    def looks(self, shape: Sequence[int], preset: Preprocessing, digest: bytes) -> tuple[Look] | Failure:
+        """Return that one look at the image of that shape (H, W, ...), whose file has that SHA-256."""
+        high, wide = shape[:2]
+        look = training_look(high, wide, preset, digest=digest, seed=self.seed, draw=self.draw, augment=self.augment)
+        return look if isinstance(look, Failure) else (look,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +63,10 @@ class Sight:
         """The shorter side that a JPEG keeps at least, where it may be scaled as it is decoded."""
         return 2 * self.preset.resize_size if self.decoder == "scaled" else None
 
-    def looks(self, shape: Sequence[int], digest: bytes) -> tuple[Look, ...] | Failure:
-        """Return the views of an image of that shape (H, W, ...), whose file has that SHA-256."""
+    def looks(self, record: Record, shape: Sequence[int], digest: bytes) -> tuple[Look, ...] | Failure:
+        """Return the views of a record's image of that shape (H, W, ...), whose file has that SHA-256."""
+        if isinstance(record, Drawn):
+            return record.looks(shape, self.preset, digest)
         high, wide = shape[:2]
         seed, flips = self.view_seed, self.view_flips
         return looks(high, wide, self.preset, digest=digest, views=self.views, seed=seed, flips=flips)
@@ -142,6 +162,10 @@ class Loader:
                     self._trace.span("image", began, time.perf_counter(), id=batch.records[place].id, outcome=said)
                 if batch.note(place, item):
                     ready.put(batch)
+        except Ended:
+            for _ in asked:  # no one takes them any more; the process goes on to serve the next run
+                decoder.answer()
+            raise
         except BaseException:
             decoder.stop()  # its answers belong to no one any more
             raise
@@ -164,7 +188,7 @@ class Loader:
         image = decoded.outcome
         assert isinstance(image, np.ndarray)  # noqa: S101 the caller has looked
         if (
-            isinstance(self.sight.looks(image.shape, decoded.digest), Failure)
+            isinstance(self.sight.looks(batch.records[place], image.shape, decoded.digest), Failure)
             or (at := batch.reserve(image.size)) is None
         ):
             return False
@@ -174,7 +198,7 @@ class Loader:
 
     def _render(self, image: np.ndarray, digest: bytes, batch: Batch, place: int) -> Failure | None:
         """Resize an image and crop it, once for each view."""
-        chosen = self.sight.looks(image.shape, digest)
+        chosen = self.sight.looks(batch.records[place], image.shape, digest)
         if isinstance(chosen, Failure):
             return chosen
         for i, look in enumerate(chosen, place * self.sight.views):

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extract import batches, lanes, loader
+from extract import batches, loader, pixels
 from extract.channel import Crew
 from extract.decoding import NO_DIGEST, Decoded
 from extract.decoding.batched import decode_batch
 from extract.forward import Extractor, build_extractor
 from extract.images import DECODERS
-from extract.lanes import STAGES, Done, Lane, Stream, lanes_on
+from extract.lanes import STAGES, Done, Stream, lanes_on
 from extract.loader import Loader, Sight
 from extract.runners import prepare
 from extract.spec import Failure, Preprocessing, Record, Status, available_cores, view_of
@@ -285,20 +285,6 @@ def test_what_the_device_resizes_gives_the_very_rows(tmp_path, monkeypatch, room
     assert sum(failure is not None for _, failure in outcomes[0]) == 2
 
 
-def test_nothing_to_resize_is_no_work_for_the_device(tmp_path):
-    """As where all images of a batch are bad, and pixels come from the host alone."""
-    gone = [Record("gone", str(tmp_path / "gone"))] * 2
-    given = instant.extractor()
-    with Loader(Sight.of(given.recipe), workers=1, batch_size=2, on_gpu=True) as opened:
-        lane = Lane(given, Sums(), opened.sight, 2)
-        lane._on_gpu = True  # what follows is the same on a GPU
-        with Crew() as crew:
-            [batch] = opened.run(gone, crew)
-            pixels, items = lane._bring(batch)
-    assert pixels.shape == (2, 3, 32, 32)
-    assert [item.failure.status for item in items] == [Status.MISSING] * 2
-
-
 def by_gpu(**changes) -> Extractor:
     """An extractor whose device decodes."""
     given = instant.extractor()
@@ -317,7 +303,7 @@ def test_what_the_device_decodes_lies_among_the_others(tmp_path, monkeypatch):
         decoded.extend(given)
         return decode_batch(given, device)
 
-    monkeypatch.setattr(lanes, "decode_batch", watched)
+    monkeypatch.setattr(pixels, "decode_batch", watched)
     for more in ({}, {"on_gpu": True}):
         decoded.clear()
         made = list(computed(listed, given=by_gpu(), batch_size=6, workers=3, **more))
@@ -333,7 +319,7 @@ def test_what_the_device_cannot_decode_is_a_failure_in_its_place(tmp_path, monke
     damaged = Failure(Status.DAMAGED, "no end")
     strip = torch.zeros(200, 1, 3, dtype=torch.uint8)
     image = torch.from_numpy(np.array(picture(1, (100, 80))))
-    monkeypatch.setattr(lanes, "decode_batch", lambda *_: [damaged, strip, image])
+    monkeypatch.setattr(pixels, "decode_batch", lambda *_: [damaged, strip, image])
     given = by_gpu()
     given.recipe = replace(given.recipe, preprocessing=Preprocessing(4096, 32, "bilinear", (0.5,) * 3, (0.5,) * 3))
     [done] = computed(listed, given=given, workers=1)
