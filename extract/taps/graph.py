@@ -1,13 +1,15 @@
 """A network as a graph of operations, traced by torchvision's tracer, whose node names are the layer names."""
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from extract.errors import TapError
 from extract.taps.trunk import CLOSING, DROPOUTS, Cut, Pool, Pooled, Trunk, Visit, is_classifier
 
 CLOSING_CALLS = {"flatten", "view", "reshape", "squeeze", "relu", "softmax", "log_softmax", "dropout", "mean"}
@@ -77,15 +79,79 @@ class GraphTrunk(Trunk):
         module = fx.GraphModule(self._graph, graph)
         graph.eliminate_dead_code()
         module.delete_all_unused_submodules()
-        end = next(iter(reversed(graph.nodes)))
-        rows = {}
+        self._pool(module, copies, taps)
+        return Cut(module, module)
+
+    def between(self, start: str, taps: Mapping[str, tuple[str, Pool]]) -> Cut:
+        """Copy what lies between the start and the taps, with each pool right behind its node."""
+        first, ends = self._nodes[start], [self._nodes[node] for node, _ in taps.values()]
+        if first not in _needed(ends) or first in ends:
+            said = f"{start!r} does not come before {' and '.join(repr(node) for node, _ in taps.values())}"
+            raise TapError(said, remedy="Take a lower layer")
+        if not self._parts_at(first, ends):
+            said = f"the network cannot be parted at {start!r}: what comes before is needed behind it, too"
+            raise TapError(said, remedy=f"Take {' or '.join(self._where_else(start, ends)) or 'another layer'}")
+        graph, needed = fx.Graph(), _needed(ends, but=first)
+        # A copy, as what comes first may work in place, and whoever gives maps may need them again.
+        copies = {first: graph.call_method("clone", (graph.placeholder("maps"),))}
+        for node in self._graph.graph.nodes:
+            if node in needed:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output({name: copies[self._nodes[node]] for name, (node, _) in taps.items()})
+        module = fx.GraphModule(self._graph, graph)
+        self._pool(module, copies, taps)
+        module = copy.deepcopy(module)
+        return Cut(module, module)
+
+    def _pool(
+        self, module: fx.GraphModule, copies: Mapping[fx.Node, fx.Node], taps: Mapping[str, tuple[str, Pool]]
+    ) -> None:
+        """Put each pool right behind the copy of its node, and the pools' rows into the output."""
+        graph, rows = module.graph, {}
         for i, (name, (node, pool)) in enumerate(taps.items()):
             module.add_submodule(f"tap{i}", Pooled(pool))
             with graph.inserting_after(copies[self._nodes[node]]):
                 rows[name] = graph.call_module(f"tap{i}", (copies[self._nodes[node]],))
-        end.args = (rows,)
+        next(iter(reversed(graph.nodes))).args = (rows,)
         module.recompile()
-        return Cut(module, module)
+
+    def _parts_at(self, first: fx.Node, ends: Iterable[fx.Node]) -> bool:
+        """Tell whether the ends need the node, and of what comes before neither a value nor weights."""
+        behind = _needed(ends, but=first)
+        if not any(first in node.all_input_nodes for node in behind):
+            return False
+        if any(node.op == "placeholder" for node in behind):
+            return False
+        return not self._weights(behind) & self._weights(_needed([first]))
+
+    def _weights(self, nodes: Iterable[fx.Node]) -> set[int]:
+        modules = (module for node in nodes if (module := self._module(node)))
+        buffers = {id(buffer) for module in modules for buffer in module.buffers()}
+        return buffers | {id(parameter) for node in nodes for parameter in self._parameters(node)}
+
+    def _where_else(self, start: str, ends: Iterable[fx.Node]) -> list[str]:
+        """Name the nearest modules before and behind a node at whose ends the network can be parted."""
+        modules = {}
+        for name in self.nodes:
+            for depth in range(name.count("."), 0, -1):
+                modules[name.rsplit(".", depth)[0]] = name
+        place = self.nodes.index
+        able = {node: module for module, node in reversed(modules.items()) if self._parts_at(self._nodes[node], ends)}
+        before = max((node for node in able if place(node) < place(start)), key=place, default=None)
+        behind = min((node for node in able if place(node) > place(start)), key=place, default=None)
+        return [able[node] for node in (before, behind) if node]
+
+
+def _needed(ends: Iterable[fx.Node], *, but: fx.Node | None = None) -> set[fx.Node]:
+    """Return the nodes that the ends need, themselves included, without `but` and what only that needs."""
+    found: set[fx.Node] = set()
+    todo = list(ends)
+    while todo:
+        node = todo.pop()
+        if node is not but and node not in found:
+            found.add(node)
+            todo += node.all_input_nodes
+    return found
 
 
 def _blank(module: nn.Module, size_px: int) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from extract.errors import TapError
 from extract.taps.trunk import CLOSING, DROPOUTS, Cut, Pool, Pooled, Trunk, Visit, is_classifier
 
 Seen = Callable[[str, str, nn.Module, object], None]
@@ -71,6 +72,11 @@ class HookTrunk(Trunk):
         if any(node == self.classifier_input for node, _ in taps.values()):
             watched.tell_input(self._uses[str(self.classifier_input)], str(self.classifier_input))
         return Cut(network, lambda images: _rows(watched, images, taps))
+
+    def between(self, start: str, taps: Mapping[str, tuple[str, Pool]]) -> Cut:
+        """Raise TapError: from outside nobody knows what a module needs but what comes in."""
+        said = "a network that cannot be traced cannot be parted"
+        raise TapError(said, where=start, remedy="Train all of it: --strategy lp-ft or full, without --freeze-until")
 
 
 def _rows(watched: "_Watched", images: Tensor, taps: Mapping[str, tuple[str, Pool]]) -> dict[str, Tensor]:

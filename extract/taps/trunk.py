@@ -105,6 +105,14 @@ class Trunk:
         """Return the network up to the deepest of `taps`: name -> (node, pool)."""
         raise NotImplementedError
 
+    def between(self, start: str, taps: Mapping[str, tuple[str, Pool]]) -> Cut:
+        """Return the network from the output of the node `start` to `taps`; it takes maps (N, C, H, W) of that output.
+
+        Its modules are copies of the network's, and what it is given it leaves as it is. Raises TapError where `taps`
+        need anything else that comes before `start`, or do not need `start`.
+        """
+        raise NotImplementedError
+
 
 def stage_ends(blocks: Sequence[tuple[str, int]]) -> list[str]:
     """Return the last block at each resolution."""
