@@ -220,7 +220,9 @@ def echo_garbage(found: dict[str, Any]) -> None:
     todo = "can go. Delete them with: --delete" if found["dry_run"] else "deleted."
     click.echo(f"{gone}, {size(found['bytes'])} {todo}")
     if kept := sum(not item["delete"] for item in items):
-        click.echo(f"{count(kept, 'unfinished shard')} kept: the next extract goes on from there, unless --unfinished.")
+        click.echo(
+            f"{count(kept, 'unfinished file')} kept: the next extract or fit goes on from there, unless --unfinished."
+        )
 
 
 def echo_removed(done: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ def test_nothing_is_deleted_until_it_is_asked_for(folder):
     said = cache(folder.cache, "gc")
     assert ["temporary", "4", "B", str(left)] in [line.split() for line in said.splitlines()]
     assert "1 file, 4 B can go. Delete them with: --delete" in said
-    assert "1 unfinished shard kept: the next extract goes on from there" in said
+    assert "1 unfinished file kept: the next extract or fit goes on from there" in said
     assert files_in(folder.cache) == before
     assert "1 file, 4 B deleted." in cache(folder.cache, "gc", "--delete")
     assert (left.exists(), stray.exists()) == (False, True)

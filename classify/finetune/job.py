@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from classify.finetune.plan import Plan, Setting
+from extract.backbones import digest
+from extract.backbones.weights import State
 
-State = dict[str, Tensor]
-Row = dict[str, float | int | None]
+Row = dict[str, Any]
 """A look at the validation part: step, rate, loss, val_loss, val_accuracy, seconds. No loss at step 0."""
 
 
@@ -70,7 +69,7 @@ class Outcome:
     diverged: bool = False
 
 
-def digest_of(job: Job, start: Mapping[str, Tensor], frozen: str, device: Device) -> str:
+def digest_of(job: Job, start: State, frozen: str, device: Device) -> str:
     """Name a training by all that determines its result: SHA-256 as hexadecimal digits.
 
     `start` are the weights that it begins with, and `frozen` the digest of those that stay.
@@ -80,15 +79,11 @@ def digest_of(job: Job, start: Mapping[str, Tensor], frozen: str, device: Device
         "setting": asdict(job.setting),
         "seed": job.seed,
         "data": job.data,
-        "frozen": frozen,
+        "weights": [digest(start), frozen],
         "device": [device.torch.type, device.precision, device.compile],
         "torch": torch.__version__,
     }
     sha = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for positions in (job.train, job.val, job.y):
         sha.update(hashlib.sha256(np.ascontiguousarray(positions, np.int64).tobytes()).digest())
-    for name in sorted(start):
-        value = start[name].detach().cpu().contiguous()
-        sha.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

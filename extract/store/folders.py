@@ -20,6 +20,8 @@ LOCK = re.compile(rf"\.([0-9a-f]{{{KEY_DIGITS}}})\.lock")
 GOLDEN = "golden.h5"
 FITS, FIT = "fits", ".fit"
 """The folder of what fits have worked out of a feature set, and how its files end."""
+TRAININGS, CHECKPOINT = "training", ".ckpt"
+"""The folder of the trainings that began with a feature set, one folder for each, and how their files end."""
 
 TAG = "CACHEDIR.TAG"
 CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
@@ -55,7 +57,8 @@ class SetFolder:
     @property
     def linked(self) -> bool:
         """Whether a symbolic link leads to it, or on from it: to files that may not be the cache's."""
-        return any(each.is_symlink() for each in (self.path.parent, self.path, self.path / SHARDS, self.path / FITS))
+        inside = (self.path / name for name in (SHARDS, FITS, TRAININGS))
+        return any(each.is_symlink() for each in (self.path.parent, self.path, *inside, *self.trainings()))
 
     def files(self) -> list[Path]:
         """List the files that make it up, in the order in which they can go: a reader asks for the index first."""
@@ -66,9 +69,20 @@ class SetFolder:
         """List what fits have kept here: nothing that an extraction needs, and none of it is ever trusted."""
         return [path for path in sorted((self.path / FITS).glob(f"*{FIT}")) if is_regular(path)]
 
+    def trainings(self) -> list[Path]:
+        """List the folders of trainings that have not come to their end, or of a run that has not."""
+        return [path for path in sorted((self.path / TRAININGS).glob("*")) if path.is_dir()]
+
+    def checkpoints(self) -> list[Path]:
+        """List how far trainings have come: a fit goes on from there, and begins anew where they are gone."""
+        return [
+            path for folder in self.trainings() for path in sorted(folder.glob(f"*{CHECKPOINT}")) if is_regular(path)
+        ]
+
     def temporaries(self) -> list[Path]:
         """List what killed runs left behind."""
-        return [each for folder in ("", SHARDS, FITS) for each in temporaries_in(self.path / folder)]
+        folders = (self.path, self.path / SHARDS, self.path / FITS, *self.trainings())
+        return [each for folder in folders for each in temporaries_in(folder)]
 
     def shard(self, path: Path) -> Shard:
         """Read what a shard knows of its rows; raises StoreError where it is damaged or of another recipe."""

@@ -15,6 +15,7 @@ from extract.store import files, known
 from extract.store.folders import (
     FITS,
     LOCK,
+    TRAININGS,
     SetFolder,
     check_cache,
     choose_folders,
@@ -40,8 +41,8 @@ class Item:
     """A file that serves nothing: of which kind, its bytes, its rows where it is a whole shard; whether it goes.
 
     `temporary` was left by a killed run; `unused` is a shard that the index does not name; `unfinished` one of an
-    extraction that did not come to its end; `foreign` is no whole shard of the recipe; `unreadable` may be one, and
-    stays; a `lock` is held by nobody.
+    extraction that did not come to its end, or how far a training has come; `foreign` is no whole shard of the recipe;
+    `unreadable` may be one, and stays; a `lock` is held by nobody.
     """
 
     path: Path
@@ -74,10 +75,11 @@ class Sweep:
                 return
             self._take((path, TEMPORARY, None) for path in folder.temporaries())
             self._take(self._needless(folder))
+            self._take((path, UNFINISHED, None) for path in folder.checkpoints())
             if was_locked:
                 self.items.append(Item(folder.lock, LEFT_LOCK, 0, None, delete=True))  # letting go of it deletes it
             if self.delete:
-                _remove_empty(folder.path / SHARDS, folder.path / FITS, folder.path)
+                _remove_empty(*_folders_in(folder))
 
     def sweep_above(self, folder: Path, locks: str) -> None:
         """Take the temporaries right in a folder, unless somebody works below it: holds one of these `locks`."""
@@ -122,7 +124,8 @@ def collect_garbage(
 ) -> dict[str, Any]:
     """List what feature sets, all of the cache for none, keep in vain, and `delete` it: what `--json` prints.
 
-    What an extraction computed that did not come to its end goes only if `unfinished`: the next one goes on from there.
+    What an extraction or a training computed that did not come to its end goes only if `unfinished`: the next one goes
+    on from there.
     Raises StoreError where the folder bears no tag of ours.
     """
     chosen = choose_folders(features, cache) if features else [*list_folders(cache), *_locks_alone(cache)]
@@ -202,7 +205,7 @@ def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
         n_bytes, left = 0, []
         for folder in folders:
             n_bytes += _remove_files(_all_files(folder))
-            _remove_empty(folder.path / SHARDS, folder.path / FITS, folder.path)
+            _remove_empty(*_folders_in(folder))
             left += [path for path in sorted(folder.path.rglob("*")) if not path.is_dir()]
         emptied = [name for name in dict.fromkeys(f.path.parent for f in folders) if not _sets_in(name)]
         for name in emptied:
@@ -214,7 +217,12 @@ def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
 
 def _all_files(folder: SetFolder) -> list[Path]:
     """List all that is the cache's own in the folder of a feature set, in the order in which it can go."""
-    return [*folder.files(), *folder.fits(), *folder.temporaries()]
+    return [*folder.files(), *folder.fits(), *folder.checkpoints(), *folder.temporaries()]
+
+
+def _folders_in(folder: SetFolder) -> list[Path]:
+    """List the folders that make up that of a feature set, the inner ones first."""
+    return [*folder.trainings(), *(folder.path / name for name in (SHARDS, FITS, TRAININGS)), folder.path]
 
 
 def _remove_files(paths: Sequence[Path]) -> int:
