@@ -5,7 +5,6 @@ gradient (pytorch#86590), and dropout. As every epoch begins with `train()`, tha
 """
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ from extract.backbones import digest
 from extract.backbones.weights import State
 from extract.errors import FitError, OptionError, unknown
 from extract.forward import freeze, normalise
+from extract.parts import TAIL, TRUNK, Parts
 from extract.spec import Preprocessing
-
-if TYPE_CHECKING:
-    from extract.parts import Parts
 
 FIXED_AFFINE = ("frozen", "recalibrate")
 """The modes of BatchNorm in which its own weights and biases do not train."""
@@ -30,7 +27,7 @@ MOVING = "train"
 
 
 class Network(nn.Module):
-    """A trunk in eval mode without gradients, a tail, and a head of zeros: logits (N, C) float32.
+    """A trunk in eval mode without gradients, a tail, and a head: logits (N, C) float32. It is born in eval mode.
 
     `bn` says what BatchNorm does in the tail: `frozen` (nothing of it changes), `affine` (its weights and biases
     train), `train` (its statistics move too), `recalibrate` (as `frozen`; `averaging.recalibrate` estimates the
@@ -38,7 +35,7 @@ class Network(nn.Module):
     (Kolesnikov et al. 2020), unless it is set.
     """
 
-    def __init__(self, parts: "Parts", n_classes: int, preset: Preprocessing, *, bn: str) -> None:
+    def __init__(self, parts: Parts, n_classes: int, preset: Preprocessing, *, bn: str) -> None:
         super().__init__()
         if bn not in BN_MODES:
             unknown("mode of BatchNorm", bn, BN_MODES, OptionError)
@@ -52,6 +49,7 @@ class Network(nn.Module):
         assert sorted(name for block in self.blocks for name in block) == named  # noqa: S101 the parts are our own
         self.zero_head()
         self.unfreeze(None)
+        self.eval()
 
     def inputs(self, x: Tensor) -> Tensor:
         """Return what the tail takes, in memory of its own, since layers may work in place.
@@ -67,17 +65,23 @@ class Network(nn.Module):
             if self._parts.trunk is None:
                 return images
             self.check_trunk()
-            return self._parts.trunk.run(images)["trunk"]
+            return self._parts.trunk.run(images)[TRUNK]
 
     def features(self, x: Tensor) -> Tensor:
         """Compute the rows that the head takes: pixels or maps, as `inputs` takes them -> (N, D) float32."""
-        return self._parts.tail.run(self.inputs(x))["tail"].float()
+        return self._rows(self.inputs(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Score each class: pixels or maps, as `inputs` takes them -> logits (N, C), float32 under autocast too."""
-        rows = self.features(x)
+        maps = self.inputs(
+            x
+        )  # called here and not by `features`: where a compiler parts the graph, nothing has gradients
+        rows = self._rows(maps)
         with torch.autocast(rows.device.type, enabled=False):
             return self.head(rows)
+
+    def _rows(self, maps: Tensor) -> Tensor:
+        return self._parts.tail.run(maps)[TAIL].float()
 
     def train(self, mode: bool = True) -> "Network":
         """Go into training mode or out of it; what is frozen stays in eval mode."""

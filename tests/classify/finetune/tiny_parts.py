@@ -1,12 +1,11 @@
 """A network of few numbers in two parts, built by hand: BatchNorm and dropout in both, two blocks in the tail."""
 
 from collections import OrderedDict
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from extract.parts import Parts
 from extract.spec import Preprocessing
 from extract.taps import Cut
 
@@ -15,7 +14,11 @@ WIDTH = 6
 
 
 def _block(start: int, end: int) -> nn.Sequential:
-    layers = [("conv", nn.Conv2d(start, end, 3, padding=1)), ("bn", nn.BatchNorm2d(end)), ("relu", nn.ReLU(True))]
+    layers = [
+        ("conv", nn.Conv2d(start, end, 3, padding=1, bias=False)),
+        ("bn", nn.BatchNorm2d(end)),
+        ("relu", nn.ReLU(True)),
+    ]
     return nn.Sequential(OrderedDict([*layers, ("drop", nn.Dropout(0.5))]))
 
 
@@ -34,7 +37,7 @@ def tail_module() -> nn.Sequential:
     return nn.Sequential(OrderedDict(one=_block(4, 5), two=top))
 
 
-def tiny_parts(*, trunk: bool = True, seed: int = 0) -> Any:
+def tiny_parts(*, trunk: bool = True, seed: int = 0) -> Parts:
     """Two parts: trunk 3 -> 4 channels at half the side, tail 4 -> 6 numbers; without a trunk the tail has all."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -44,7 +47,7 @@ def tiny_parts(*, trunk: bool = True, seed: int = 0) -> Any:
     names: dict[str, list[str]] = {}
     for name, _ in tail.named_parameters():
         names.setdefault(name.rsplit(".", 2)[0], []).append(name)
-    return SimpleNamespace(
+    return Parts(
         trunk=Cut(low.requires_grad_(False), lambda x: {"trunk": low(x)}) if trunk else None,
         tail=Cut(tail, lambda x: {"tail": tail(x)}),
         node="pool" if trunk else None,
