@@ -139,7 +139,7 @@ def open_images(
     if data is None and features.source.startswith("torchvision:"):
         return None, [f"the images lie in {features.source}, which is not opened for this: none is looked at"]
     try:
-        given, below = (data, root) if data is not None else _origin(features.source)
+        given, below = (data, root) if data is not None else origin(features.source)
         records = open_source(given, below).records
     except (SourceError, OSError, ValueError) as error:
         return None, [f"the images are not found, and not looked at ({error}). Say where they are with --data DATA"]
@@ -150,7 +150,7 @@ def open_images(
     return found, [f"{absent} of {len(features.ids)} images are not in {given} any more"] if absent else []
 
 
-def _origin(source: str) -> tuple[str, Path | None]:
+def origin(source: str) -> tuple[str, Path | None]:
     """Split the origin of a feature set into DATA and the root: most have none, and a folder may be called anything."""
     data, found, root = source.rpartition(BELOW)
     if not found or Path(source).exists():

@@ -1,0 +1,111 @@
+"""One training after the other, on the same images: what they share, how each is run, and how its weights score."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classify.finetune import checkpoint
+from classify.finetune.examples import Examples
+from classify.finetune.job import Device, Job, Outcome, digest_of
+from classify.finetune.log import Log
+from classify.finetune.loop import train
+from classify.finetune.network import Network
+from classify.finetune.plan import Plan, Setting
+from classify.finetune.strategies import Strategy
+from classify.inputs import Inputs
+from classify.spec import FitSpec
+from extract.backbones.weights import State
+from extract.devices import full_fp32
+from extract.parts import Parts, open_parts
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a training learns from and what tells it when to stop: positions in the training part, sorted."""
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all trainings of a fit share.
+
+    `examples` are those of the training part and, behind them, of the test part; `data` names all they are read from.
+    `weights` are those of the network that computed the features. `folders` are the checkpoints that were made.
+    """
+
+    spec: FitSpec
+    inputs: Inputs
+    strategy: Strategy
+    tap: str
+    until: str | None
+    weights: State
+    examples: Examples
+    data: str
+    plan: Plan
+    device: Device
+    log: Log
+    folders: set[Path] = field(default_factory=set)
+
+    def parts(self, weights: State) -> Parts:
+        """Return the network in its parts, with weights."""
+        return open_parts(self.inputs.features.recipe, weights, tap=self.tap, until=self.until)
+
+    def network(self, weights: State) -> Network:
+        """Return the network with weights, its head all zeros."""
+        preset, classes = self.inputs.features.recipe.preprocessing, self.inputs.data.classes
+        return Network(self.parts(weights), len(classes), preset, bn=self.plan.bn)
+
+    def job(self, name: str, split: Split, seed: int, setting: Setting, *, trial: bool = False) -> Job:
+        """Return what is to be done."""
+        return Job(
+            plan=self.plan,
+            setting=setting,
+            seed=seed,
+            train=split.train,
+            val=split.val,
+            y=self.inputs.data.train.y,
+            data=self.data,
+            name=name,
+            trial=trial,
+            checkpoint_s=self.spec.tune.checkpoint_s,
+        )
+
+    def run(self, network: Network, job: Job, *, stop_at: int | None = None) -> Outcome:
+        """Train to the end, or to a step; what an earlier call of the same training has done is not done again."""
+        digest = digest_of(job, network.live(), network.frozen_digest(), self.device)
+        folder = checkpoint.training_folder(self.inputs.features.folder, digest)
+        self.folders.add(folder)
+        return train(network, self.examples, job, self.device, folder, self.log, stop_at=stop_at)
+
+    def scores(self, network: Network, at: np.ndarray) -> np.ndarray:
+        """Score positions (n,) in fp32 and eval mode: -> (n, C) float64."""
+        network.eval()
+        with lent(network, self.device), torch.no_grad(), full_fp32():
+            return np.concatenate([network(x).double().cpu().numpy() for x in self.plain(at)])
+
+    def plain(self, at: np.ndarray) -> Iterator[Tensor]:
+        """Yield what the network takes of positions (n,), batch by batch, in order, nothing drawn."""
+        batches = self.examples.plain(at, batch_size=self.plan.batch_size)
+        return (batch.x.to(self.device.torch) for batch in batches)
+
+    def forget(self) -> None:
+        """Remove the checkpoints: what came of the trainings is kept elsewhere by now."""
+        for folder in self.folders:
+            checkpoint.forget(folder)
+
+
+@contextmanager
+def lent(network: Network, device: Device) -> Iterator[None]:
+    """Have a network on its device for a while."""
+    network.to(device.torch)
+    try:
+        yield
+    finally:
+        network.to("cpu")

@@ -1,0 +1,54 @@
+"""The ways to train a network: with which weights and which head each begins, and what of the network stays."""
+
+from dataclasses import dataclass
+
+from classify.tuning import TuneSpec
+from extract.backbones import open_skeleton
+from extract.errors import TapError
+from extract.spec import PENULTIMATE, Recipe
+from extract.taps import open_trunk
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a training begins: `fresh` random weights or those of the features, the `probe`'s head or one of zeros.
+
+    With `cached`, the maps that the kept part of the network makes of the images are cached once, and trained on.
+    """
+
+    fresh: bool = False
+    probe: bool = True
+    cached: bool = False
+
+
+STRATEGIES = {
+    "tail": Strategy(cached=True),
+    "lp-ft": Strategy(),
+    "full": Strategy(probe=False),
+    "scratch": Strategy(fresh=True, probe=False),
+}
+
+
+def trained_tap(recipe: Recipe, layers: tuple[str, ...]) -> str:
+    """Choose the tap that the head stands on: the penultimate layer where it is among `layers`, else the deepest."""
+    taps = [tap for tap in recipe.taps if tap.name in layers]
+    return next((tap.name for tap in taps if tap.layer == PENULTIMATE), taps[-1].name)
+
+
+def kept_until(strategy: Strategy, tune: TuneSpec, recipe: Recipe, tap: str) -> str | None:
+    """Name the layer up to which the network stays as it is; None where all of it trains."""
+    return (tune.cut or last_stage_but_one(recipe, tap)) if strategy.cached else tune.freeze_until
+
+
+def last_stage_but_one(recipe: Recipe, tap: str) -> str:
+    """Name the deepest end of a stage that has parameters between itself and a tap: layer3 of a ResNet.
+
+    Raises TapError where there is none.
+    """
+    trunk, side = open_trunk(open_skeleton(recipe.model)), recipe.preprocessing.crop_size
+    profile = {node.name: node for node in trunk.profile(side)}
+    [end] = [node for known, node in zip(recipe.taps, recipe.nodes, strict=True) if known.name == tap]
+    before = [name for name in trunk.stages(side) if profile[trunk.resolve(name)].parameters < profile[end].parameters]
+    if not before:
+        raise TapError(f"{recipe.model} has no stage below {tap!r}", remedy="Name a layer with --cut")
+    return before[-1]

@@ -1,0 +1,94 @@
+"""One training from its beginning to the weights that count: its setting searched or given, start and end mixed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classify.calibrate import nll
+from classify.finetune.averaging import interpolate, recalibrate
+from classify.finetune.begin import begin
+from classify.finetune.bench import Bench, Split, lent
+from classify.finetune.job import Outcome
+from classify.finetune.network import MOVING, Network
+from classify.finetune.plan import Setting
+from classify.finetune.search import search
+from classify.tuning import AUTO
+from extract.backbones.weights import State
+from extract.errors import FitError
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the end, that `--wise auto` tries: as WiSE-FT does (Wortsman et al. 2022)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of a training: the network with the weights that count, and how they were found.
+
+    `share` is that of the end in a mixture with the start, None where nothing was mixed. `val` are loss and accuracy
+    of the validation part; `trials` what the search tried, where this training had to find its setting; `frozen` is
+    the digest of all that may not change, which has not changed.
+    """
+
+    name: str
+    split: Split
+    seed: int
+    setting: Setting
+    outcome: Outcome
+    network: Network
+    share: float | None
+    val: dict[str, float]
+    trials: list[dict[str, Any]]
+    notes: list[str]
+    frozen: str
+
+
+def train_one(bench: Bench, name: str, split: Split, seed: int, setting: Setting | None = None) -> Trained:
+    """Train with a setting, or find one first; FitError where what was to stay frozen has changed."""
+    network = begin(bench, split.train, seed)
+    start, frozen = network.state(), network.frozen_digest()
+    trials, notes = [], []
+    if setting is None:
+        setting, outcome, trials, notes = _searched(bench, name, network, split, seed)
+    else:
+        outcome = bench.run(network, bench.job(name, split, seed, setting))
+    state, share, val = _mixed(bench, network, start, outcome, split)
+    network.load(state)
+    if network.frozen_digest() != frozen:
+        raise FitError("what was to stay frozen has changed", where=name, remedy="Report this bug")
+    return Trained(name, split, seed, setting, outcome, network, share, val, trials, notes, frozen)
+
+
+def _searched(
+    bench: Bench, name: str, network: Network, split: Split, seed: int
+) -> tuple[Setting, Outcome, list[dict[str, Any]], list[str]]:
+    def attempt(setting: Setting, stop_at: int) -> Outcome:
+        decay = f", weight decay {setting.weight_decay:g}" if setting.weight_decay else ""
+        job = bench.job(f"{name}, rate {setting.rate:g}{decay}", split, seed, setting, trial=True)
+        return bench.run(network, job, stop_at=stop_at)
+
+    found = search(attempt, bench.plan, bench.log)
+    return found.best, found.outcome, found.trials, found.notes
+
+
+def _mixed(
+    bench: Bench, network: Network, start: State, outcome: Outcome, split: Split
+) -> tuple[State, float | None, dict[str, float]]:
+    """Mix the weights of the start and the end, as asked: -> the weights, the share of the end, what they are worth."""
+    wise = bench.spec.tune.wise
+    if wise is None:
+        return outcome.state, None, outcome.val
+    shares = SHARES if wise == AUTO else (float(wise),)
+    found = []
+    for share in shares:
+        network.load(interpolate(start, outcome.state, share))
+        if bench.plan.bn == MOVING:
+            with lent(network, bench.device):
+                recalibrate(network, bench.plain(split.train))
+        found.append((network.state(), share, _worth(bench, network, split)))
+    return min(found, key=lambda each: each[2]["loss"])
+
+
+def _worth(bench: Bench, network: Network, split: Split) -> dict[str, float]:
+    scores, y = bench.scores(network, split.val), bench.inputs.data.train.y[split.val]
+    return {"loss": nll(scores, y), "accuracy": float(np.mean(scores.argmax(axis=1) == y))}
