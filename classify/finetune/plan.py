@@ -1,11 +1,23 @@
 """How to train: a recipe by how much data there is, unless the user says otherwise."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from classify.tuning import TuneSpec
+from classify.finetune.recipes import NORM_BATCH, RECIPES, Basis, Images, with_adamw
+from classify.tuning import AUTO, STRATEGIES, TuneSpec
+from extract.errors import OptionError, unknown
 from extract.spec import Preprocessing
+
+LOOKS = (10, 50)
+"""At the validation part in a training: enough of them to stop in time, and so few that they cost little."""
+TINY = 10
+"""Images a class, below which a network is hardly worth training."""
+EMA_POWER = 0.75
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,10 +42,10 @@ class Plan:
     """All that determines a training but its images, its `Setting` and its seed.
 
     `head_rate` multiplies the rate for the head, `layer_decay` from each block to the one below. The rate rises over
-    `warmup_steps`, and then falls by `schedule`: `cosine` to 0, or to a tenth at each of `drops` (steps). `mixup` is the
-    Beta distribution's alpha, 0 for none; `ema` the power of the averaging of weights, 0 for none; `clip_norm` bounds
-    the gradient, 0 for no bound. Without `decay_below_head` only the head's weights decay. The validation part is looked
-    at every `evaluate_every` steps, and the training ends after `patience` looks without a lower loss.
+    `warmup_steps`, and then falls by `schedule`: `cosine` to 0, or to a tenth at each of `drops` (steps). `mixup` is
+    the Beta distribution's alpha, 0 for none; `ema` the power of the averaging of weights, 0 for none; `clip_norm`
+    bounds the gradient, 0 for no bound. Without `decay_below_head` only the head's weights decay. The validation part
+    is looked at every `evaluate_every` steps, and the training ends after `patience` looks without a lower loss.
     """
 
     recipe: str
@@ -63,7 +75,27 @@ class Plan:
 
 def check_tuning(strategy: str, tune: TuneSpec) -> None:
     """Refuse what a strategy cannot do: OptionError, with what can be asked instead."""
-    raise NotImplementedError
+    if strategy not in STRATEGIES:
+        unknown("strategy", strategy, STRATEGIES, OptionError)
+    for clashes, what, remedy in _clashes(strategy, tune):
+        if clashes:
+            raise OptionError(what, where=f"strategy {strategy}", remedy=remedy)
+
+
+def _clashes(strategy: str, tune: TuneSpec) -> Iterator[tuple[bool, str, str]]:
+    tail, scratch, published = strategy == "tail", strategy == "scratch", tune.recipe != AUTO
+    yield bool(tune.cut) and not tail, "only a tail is cut off", "Take --freeze-until, or --strategy tail"
+    yield bool(tune.freeze_until) and tail, "the trunk of a tail is frozen up to its cut", "Take --cut"
+    yield bool(tune.freeze_until) and scratch, "fresh layers that never train are noise", "Leave --freeze-until out"
+    yield tune.views != TuneSpec.views and not tail, "only a tail has views of an image cached", "Leave --views out"
+    yield scratch and tune.bn not in (AUTO, "train"), "fresh BatchNorm has no statistics", "Leave --bn out"
+    yield scratch and tune.gradual, "fresh layers train from the first step", "Leave --gradual out"
+    yield scratch and tune.layer_decay < 1, "fresh layers train at one rate", "Leave --layer-decay out"
+    mixes, why = tune.wise is not None, "there is no fitted start to mix with the end"
+    yield mixes and strategy in ("full", "scratch"), why, "Leave --wise out, or take --strategy lp-ft or tail"
+    yield published and tune.optimizer == "adamw", f"the recipe {tune.recipe} is one for SGD", "Leave --optimizer out"
+    yield scratch and tune.recipe == "bit", "BiT-HyperRule is for pretrained weights", "Take --recipe auto or kornblith"
+    yield tune.bn == "train" and tune.batch_size == 1, "one image has no statistics", "Take --batch-size 2 or more"
 
 
 def make_plan(
@@ -77,6 +109,98 @@ def make_plan(
 ) -> tuple[Plan, list[str]]:
     """Choose a recipe by the training images per class, counts (C,), unless `tune` says otherwise: -> it, what to say.
 
-    `flip` says whether mirrored images may be trained on.
+    `flip` says whether mirrored images may be trained on. Raises OptionError for what `check_tuning` refuses.
     """
-    raise NotImplementedError
+    check_tuning(strategy, tune)
+    images = Images(int(counts.sum()), int((counts > 0).sum()), (preset.crop_size / preset.resize_size) ** 2)
+    basis = RECIPES[tune.recipe](images, strategy, tune.batch_size)
+    if tune.optimizer == "adamw":
+        basis = with_adamw(basis, strategy)
+    plan = _overridden(tune, basis, flip)
+    plan = replace(plan, evaluate_every=pace(plan.steps, images.n / plan.batch_size), class_weight=class_weight)
+    return plan, list(_notes(tune, plan, basis, images, flip))
+
+
+def _overridden(tune: TuneSpec, basis: Basis, flip: bool) -> Plan:
+    steps = _or(tune.steps, basis.steps)
+    return Plan(
+        recipe=tune.recipe,
+        steps=steps,
+        batch_size=basis.batch_size,
+        settings=_settings(tune, basis),
+        optimizer="sgd" if tune.optimizer == AUTO else tune.optimizer,
+        nesterov=basis.nesterov,
+        head_rate=basis.head_rate,
+        layer_decay=tune.layer_decay,
+        gradual=tune.gradual,
+        warmup_steps=round(basis.warmup * steps),
+        schedule="drops" if basis.drops else "cosine",
+        drops=tuple(round(share * steps) for share in basis.drops),
+        label_smoothing=_or(tune.label_smoothing, 0.0),
+        mixup=_or(tune.mixup, basis.mixup),
+        ema=basis.ema if tune.ema is None else EMA_POWER * tune.ema,
+        clip_norm=basis.clip_norm,
+        decay_below_head=basis.decay_below_head or tune.weight_decay is not None,
+        bn=basis.bn if tune.bn == AUTO else tune.bn,
+        augment=_augment(tune.augment, basis.scale, flip),
+    )
+
+
+def _or(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
+
+
+def _settings(tune: TuneSpec, basis: Basis) -> tuple[Setting, ...]:
+    rates = sorted(set(tune.rates)) or sorted(basis.rates)
+    if tune.weight_decay is not None:
+        return tuple(Setting(rate, tune.weight_decay) for rate in rates)
+    pairs = [(rate, decay / rate if basis.over_rate else decay) for rate in rates for decay in basis.decays]
+    return tuple(Setting(rate, float(f"{decay:.6g}")) for rate, decay in pairs)  # 0.01, and not 0.009999999999999998
+
+
+def _augment(asked: str, scale: tuple[float, float], flip: bool) -> Augment:
+    if asked == AUTO:
+        return Augment(True, flip, scale)
+    return Augment("crop" in asked, "flip" in asked, scale)
+
+
+def pace(steps: int, asked: float) -> int:
+    """Return after how many steps to look: as asked, but from 10 to 50 times in so many steps."""
+    fewest, most = LOOKS
+    return round(min(max(asked, math.ceil(steps / most)), max(1, steps // fewest)))
+
+
+def shorten(plan: Plan, steps: int) -> Plan:
+    """Do the same in fewer steps: warm-up and drops move with them, and the number of looks is kept in bounds."""
+    share = steps / plan.steps
+    return replace(
+        plan,
+        steps=steps,
+        warmup_steps=round(plan.warmup_steps * share),
+        drops=tuple(round(drop * share) for drop in plan.drops),
+        evaluate_every=pace(steps, plan.evaluate_every),
+    )
+
+
+def in_epochs(plan: Plan, n: int) -> str:
+    """Put the length of a training on `n` images into words."""
+    epochs = plan.steps * plan.batch_size / n
+    return f"{plan.steps:,} steps of {plan.batch_size} images, {epochs:,.{0 if epochs >= 10 else 1}f} epochs of {n:,}"
+
+
+def _notes(tune: TuneSpec, plan: Plan, basis: Basis, images: Images, flip: bool) -> Iterator[str]:
+    """Say what the plan means, and what about it may surprise."""
+    rates = ", ".join(f"{rate:.3g}" for rate in sorted({setting.rate for setting in plan.settings}))
+    yield f"{basis.words}: {in_epochs(plan, images.n)}; rates {rates}"
+    if images.per_class < TINY:
+        yield f"{images.per_class:.1f} images a class: so few seldom teach a network more than a linear probe"
+    if plan.bn == "train" and plan.batch_size < NORM_BATCH:
+        yield f"BatchNorm learns from {plan.batch_size} images at a time: its statistics are rough below {NORM_BATCH}"
+    if plan.augment.flip and not flip:
+        yield "images are mirrored as asked, although a test says that it hurts"
+    if tune.recipe == "bit":
+        yield "BiT-HyperRule was published for GroupNorm and images of 128 or 480 pixels: here both stay the network's"
+    if tune.recipe == "bit" and tune.batch_size is None:
+        yield "a smaller --batch-size is cheaper, and the rate follows it"
+    if tune.recipe == "kornblith" and len(plan.settings) > 1:
+        yield f"the {len(plan.settings)} settings are searched by halving, and not each to the end"
