@@ -71,10 +71,10 @@ class Candidates:
 
 
 def near_pairs(
-    rows: np.ndarray, unit: np.ndarray, images: Images | None, progress: Progress
+    rows: np.ndarray, unit: np.ndarray, images: Images | None, progress: Progress, device: str = "cpu"
 ) -> tuple[list[Pair], list[str]]:
     """Find near-duplicates among rows (n,) with features of length 1 (n, D): -> pairs, and what is to be said."""
-    found = candidates(rows, unit)
+    found = candidates(rows, unit, device)
     if images is None:
         plain = found.only(found.share < SURE)
         said = ["near-duplicates are told by features alone, as no images are at hand: only the plainest are found"]
@@ -85,9 +85,9 @@ def near_pairs(
     return found.only(alike).pairs(ncc[alike]), said + images.trouble
 
 
-def candidates(rows: np.ndarray, unit: np.ndarray) -> Candidates:
+def candidates(rows: np.ndarray, unit: np.ndarray, device: str = "cpu") -> Candidates:
     """Pair rows (n,) whose features of length 1 (n, D) are much nearer than others are to them, or than is usual."""
-    distances, numbers = nearest(unit, NEIGHBOURS)
+    distances, numbers = nearest(unit, NEIGHBOURS, device)
     if not distances.size:
         return Candidates(np.empty((0, 2), np.int64), np.empty(0), np.empty(0))
     far = np.maximum(distances[:, -1], np.finfo(np.float32).eps)

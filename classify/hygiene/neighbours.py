@@ -1,9 +1,10 @@
 """The nearest other rows, exactly: cosine distances by blocks of a matrix product, never all n x n at once."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classify.probe.backend import Backend, open_serial
 from extract.errors import FitError
 
 if TYPE_CHECKING:
@@ -32,11 +33,14 @@ def to_unit(X: np.ndarray, where: str = "features") -> np.ndarray:
 
 
 def seconds_for(n: int, dims: int, n_others: int | None = None) -> float:
-    """Estimate the seconds that `nearest` takes for n rows of so many dims among the others, by default all n."""
+    """Estimate the seconds that `nearest` takes on a core, n rows of so many dims among the others, by default all n.
+
+    What is searched goes by this on a GPU too: the answer must not depend on the machine.
+    """
     return n * (n if n_others is None else n_others) * (dims + SELECTION) / PRODUCTS_PER_S
 
 
-def nearest(unit: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(unit: np.ndarray, k: int, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest other rows of each: (n, D) -> distances 1 - cos (n, k) float32 rising, and numbers (n, k).
 
     Exact up to rounding; k is cut to n - 1. Of equal distances the earlier row comes first among those that are kept.
@@ -47,17 +51,18 @@ def nearest(unit: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     if k < 1:
         return distances, numbers
     step = max(1, BLOCK_BYTES // (4 * n))
-    for start in range(0, n, step):
-        block = slice(start, min(start + step, n))
-        distances[block], numbers[block] = _nearest_of(unit, block, k)
+    with open_serial(device) as backend:
+        rows = backend.moved(unit)
+        for start in range(0, n, step):
+            block = slice(start, min(start + step, n))
+            distances[block], numbers[block] = _nearest_of(rows, block, k, backend)
     return distances, numbers
 
 
-def _nearest_of(unit: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
-    far = unit[block] @ unit.T
-    np.subtract(1, far, out=far)
+def _nearest_of(rows: Any, block: slice, k: int, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
+    far = -rows[block] @ rows.T
+    far += 1
     far[np.arange(len(far)), np.arange(block.start, block.stop)] = np.inf
-    numbers = np.sort(np.argpartition(far, k - 1, axis=1)[:, :k], axis=1)
-    found = np.take_along_axis(far, numbers, axis=1)
-    order = np.argsort(found, axis=1, kind="stable")
+    found, numbers = backend.smallest(far, k)
+    order = np.lexsort((numbers, found), axis=1)
     return np.maximum(np.take_along_axis(found, order, axis=1), 0), np.take_along_axis(numbers, order, axis=1)

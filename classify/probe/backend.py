@@ -7,16 +7,17 @@ import ctypes
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from scipy.linalg import solve
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from classify.probe.rows import Rows, bytes_of
-from extract.errors import OptionError, unknown
+from extract.errors import FitError, OptionError, unknown
 
 CPU_CHUNK, GPU_CHUNK = 1 << 19, 1 << 26
 """Logits at a time: 2 MiB of float32 stay in a core's cache; a GPU wants work for all of its cores."""
@@ -62,11 +63,35 @@ class Backend:
         """Bring an array of the device to NumPy."""
         return array if self.device is None else array.cpu().numpy()
 
+    def moved(self, values: np.ndarray) -> Any:
+        """Bring an array of NumPy's to the device, of the type it has."""
+        return self.array(values, str(values.dtype))
+
+    def solve_positive(self, A: Any, b: Any) -> Any:
+        """Solve A x = b for a positive definite A (m, m), which may be overwritten: b (m, k) -> x (m, k)."""
+        if self.device is None:
+            return solve(A, b, assume_a="pos", overwrite_a=True)
+        return self.xp.cholesky_solve(b, self.xp.linalg.cholesky(A))
+
+    def smallest(self, values: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pick the k smallest of each row, in any order: (n, m) -> themselves (n, k), and their columns (n, k)."""
+        if self.device is None:
+            at = np.argpartition(values, k - 1, axis=1)[:, :k]
+            return np.take_along_axis(values, at, axis=1), at
+        picked, at = self.xp.topk(values, k, dim=1, largest=False, sorted=False)
+        return self.host(picked), self.host(at)
+
+    def check_room(self, n_bytes: int) -> None:
+        """Raise FitError where a GPU has less memory free; that of the cores is `memory`'s to watch."""
+        if self.device is not None and n_bytes > self._free_bytes():
+            said = f"{n_bytes / 1e9:.1f} GB are needed, and {self._free_bytes() / 1e9:.1f} GB are free"
+            raise FitError(said, where=str(self.device), remedy="Take fewer layers at a time, or --device cpu")
+
     def blocks(self, rows: Rows) -> Blocks:
         """Return a walk through the rows on the device: those that fit on a GPU are brought there once."""
         if self.device is None:
             return rows.blocks
-        moved = lambda: ((at, self.array(block, str(block.dtype))) for at, block in rows.blocks())  # noqa: E731
+        moved = lambda: ((at, self.moved(block)) for at, block in rows.blocks())  # noqa: E731
         if bytes_of(rows.shape) > RESIDENT_SHARE * self._free_bytes():
             return moved
         kept = list(moved())
@@ -74,6 +99,10 @@ class Backend:
 
     def _free_bytes(self) -> float:
         return self.xp.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else float("inf")
+
+
+HOST = Backend(np, map, 1, CPU_CHUNK)
+"""The cores, for one large product after the other: BLAS keeps all of its threads."""
 
 
 @contextmanager
@@ -96,7 +125,8 @@ def torch_backend(device: str) -> Iterator[Backend]:
         raise OptionError(f"{device} needs torch", remedy="Install torch, or take --device cpu") from missing
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise OptionError("torch sees no GPU", where=device, remedy="Install torch with CUDA, or take --device cpu")
-    with torch.inference_mode():
+    # Rounded to TF32, as a network may ask for in this process, near rows would be 0.001 apart.
+    with torch.inference_mode(), importlib.import_module("extract.devices").full_fp32():
         yield Backend(torch, map, 1, GPU_CHUNK, torch.device(device))
 
 
@@ -105,6 +135,14 @@ def open_backend(device: str) -> Iterator[Backend]:
     """Open what `pick_device` gives: "cpu", "cuda" or "cuda:1"."""
     name = pick_device(device)
     with numpy_backend() if name == "cpu" else torch_backend(name) as backend:
+        yield backend
+
+
+@contextmanager
+def open_serial(device: str) -> Iterator[Backend]:
+    """Open the same for one product after the other, where there are few of them and these are large."""
+    name = pick_device(device)
+    with nullcontext(HOST) if name == "cpu" else torch_backend(name) as backend:
         yield backend
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.probe.backend import Backend
+from classify.probe.backend import Backend, open_serial
 from classify.probe.moments import mean_std
 from classify.probe.rows import Rows
 from classify.probe.transforms import scale_of, transform_named, whitened_dims
@@ -19,10 +19,10 @@ EXPONENTS = range(-10, 21)
 SCORE_BYTES = 64 << 20
 """Of scores that are held at a time: only the winning classes are kept."""
 
-Keep = Callable[[np.ndarray], np.ndarray]
-"""What is kept of the scores (m, L', k) of m rows under L' penalties: they themselves would be too many."""
+Keep = Callable[[Any], Any]
+"""What is kept of the scores (m, L', k) of m rows under L' penalties, on their device: they would be too many."""
 
-Scored = tuple[np.ndarray, slice, np.ndarray]
+Scored = tuple[np.ndarray, slice, Any]
 """Positions of rows (m,), which penalties, and what is kept of their scores."""
 
 Score = Callable[[np.ndarray, Keep], Iterable[Scored]]
@@ -62,7 +62,7 @@ def walk(score: Score, lams: np.ndarray, shape: tuple[int, int], kind: str, star
     """Predict all n rows under all penalties; `shape` is that of the targets, (n, k)."""
     n, k = shape
     predicted = np.full((len(lams), n), -1, code_type(k))
-    for at, which, codes in score(lams, lambda scores: scores.argmax(axis=2).T.astype(predicted.dtype)):
+    for at, which, codes in score(lams, lambda scores: scores.argmax(axis=2).T):
         predicted[which, at] = codes
     return RidgePath(lams, predicted, kind, time.perf_counter() - started, k, score)
 
@@ -87,7 +87,7 @@ def tiles(n_rows: int, n_lams: int, k: int) -> Iterator[tuple[slice, slice]]:
             yield slice(start, min(start + step, n_rows)), slice(first, min(first + width, n_lams))
 
 
-def penalties(rows: Rows, transform: str) -> np.ndarray:
+def penalties(rows: Rows, transform: str, device: str = "cpu") -> np.ndarray:
     """Return the default penalties: 2^-10 to 2^20 times trace(G) / n, G the Gram matrix of the transformed rows: (L,).
 
     trace(G) / n is the total variance of the features. Where that is 0, all penalties give the same.
@@ -96,6 +96,7 @@ def penalties(rows: Rows, transform: str) -> np.ndarray:
     if asked.whitened:
         unit = float(whitened_dims(n, dims))
     else:
-        std = mean_std(rows, np.ones((1, n), bool))[1][0]
+        with open_serial(device) as backend:
+            std = mean_std(rows, np.ones((1, n), bool), backend)[1][0]
         unit = float(np.isfinite(scale_of(std)).sum() if asked.scaled else (std**2).sum())
     return (unit or 1.0) * np.exp2(np.array(EXPONENTS, float))

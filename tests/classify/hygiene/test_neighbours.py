@@ -6,6 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from classify.hygiene import neighbours
 from classify.hygiene.neighbours import nearest, seconds_for, to_unit
+from classify.probe.backend import torch_backend
 from extract.errors import FitError
 
 
@@ -24,6 +25,17 @@ def test_neighbours_are_those_of_scikit_learn_in_blocks_of_any_size(
     expected, order = plain.kneighbors(X.astype(np.float64))
     np.testing.assert_array_equal(numbers, order[:, 1:])
     np.testing.assert_allclose(distances, expected[:, 1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_a_gpu_finds_the_same_neighbours(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", block_bytes)
+    unit = to_unit(np.concatenate([rows(57, 6), np.zeros((1, 6), np.float32)]))
+    expected = nearest(unit, 5)
+    monkeypatch.setattr(neighbours, "open_serial", lambda device: torch_backend("cpu"))
+    distances, numbers = nearest(unit, 5, "cuda")
+    np.testing.assert_array_equal(numbers[:-1], expected[1][:-1])  # the row of zeros is as far from all
+    np.testing.assert_allclose(distances, expected[0], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

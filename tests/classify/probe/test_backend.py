@@ -1,12 +1,13 @@
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from classify.probe import backend
-from classify.probe.backend import numpy_backend, open_backend, pick_device, torch_backend
+from classify.probe.backend import HOST, numpy_backend, open_backend, open_serial, pick_device, torch_backend
 from classify.probe.rows import ArrayRows
 from extract.errors import OptionError
 
@@ -41,11 +42,55 @@ def test_a_torch_without_a_gpu_is_refused(monkeypatch):
         pass
 
 
+def test_products_on_a_gpu_are_of_whole_float32_even_where_a_network_is_not():
+    import torch
+
+    from extract.devices import set_tf32
+
+    set_tf32(True)
+    try:
+        with torch_backend("cpu"):
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        set_tf32(False)
+
+
+@pytest.mark.parametrize("device", ["numpy", "torch"])
+def test_the_smallest_of_each_row(device):
+    values = np.random.default_rng(0).permuted(np.tile(np.arange(20.0, dtype=np.float32), (6, 1)), axis=1)
+    with torch_backend("cpu") if device == "torch" else nullcontext(HOST) as found:
+        picked, at = found.smallest(found.moved(values), 5)
+    assert np.array_equal(np.take_along_axis(values, at, axis=1), picked)
+    assert np.array_equal(np.sort(picked, axis=1), np.tile(np.arange(5.0), (6, 1)))
+
+
+@pytest.mark.parametrize("device", ["numpy", "torch"])
+def test_positive_definite_systems_are_solved(device):
+    rng = np.random.default_rng(0)
+    A, x = rng.normal(size=(6, 9)), rng.normal(size=(6, 2))
+    A = A @ A.T
+    with torch_backend("cpu") if device == "torch" else nullcontext(HOST) as found:
+        solved = found.host(found.solve_positive(found.array(A), found.array(A @ x)))
+    assert np.allclose(solved, x, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("device", "alone"), [("cpu", 1), ("cuda", 1)])
+def test_one_product_after_the_other_keeps_the_threads_of_blas(monkeypatch, device, alone):
+    monkeypatch.setattr(backend, "pick_device", lambda name: name)
+    monkeypatch.setattr(backend, "torch_backend", lambda name: torch_backend("cpu"))
+    with threadpool_limits(2, user_api="blas"), open_serial(device) as found:
+        assert found.width == alone
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}
+
+
 def test_the_cpu_needs_no_torch():
     lines = (
         "import sys",
         "from classify.probe.softmax import fit_softmax",
         "from classify.probe.backend import open_backend",
+        "from classify.probe.ridge import fit_ridge",
+        "from classify.hygiene.near import near_pairs",
         "with open_backend('cpu') as backend: backend.zeros((2, 2))",
         "sys.exit('torch' in sys.modules)",
     )

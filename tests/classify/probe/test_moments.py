@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classify.probe.backend import HOST
 from classify.probe.moments import mean_std, part_moments, scalers, sum_of
 from classify.probe.rows import ArrayRows, array_rows
 
@@ -22,7 +23,7 @@ def in_blocks(X: np.ndarray, rows: int = 7) -> ArrayRows:
 @pytest.mark.parametrize("far", [0.0, 1e3, 1e6])
 def test_moments_are_those_of_the_rows_however_far_from_zero(far):
     X, Y = problem()
-    [moments] = part_moments(in_blocks(X + far), Y, np.zeros(60, int), 1)
+    [moments] = part_moments(in_blocks(X + far), Y, np.zeros(60, int), 1, HOST)
     assert moments.n == 60
     assert np.allclose(moments.mean, (X + far).mean(axis=0), rtol=1e-14)
     assert np.allclose(moments.std(), X.std(axis=0), rtol=1e-9)
@@ -44,7 +45,7 @@ def test_parts_add_up_and_can_be_taken_away(data):
     n, n_parts = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 4))
     parts = np.array(data.draw(st.lists(st.integers(-1, n_parts - 1), min_size=n, max_size=n)))
     X, Y = problem(n)
-    found = part_moments(in_blocks(X, data.draw(st.integers(1, n))), Y, parts, n_parts)
+    found = part_moments(in_blocks(X, data.draw(st.integers(1, n))), Y, parts, n_parts, HOST)
     assert [each.n for each in found] == [(parts == part).sum() for part in range(n_parts)]
     rest = sum_of(found) - found[0]
     inside = parts > 0
@@ -57,13 +58,13 @@ def test_parts_add_up_and_can_be_taken_away(data):
 
 def test_targets_may_be_of_one_byte():
     X, Y = problem()
-    [small], [large] = (part_moments(in_blocks(X), each, np.zeros(60, int), 1) for each in (Y.astype(np.int8), Y))
+    [small], [large] = (part_moments(in_blocks(X), each, np.zeros(60, int), 1, HOST) for each in (Y.astype(np.int8), Y))
     assert np.array_equal(small.cross, large.cross)
 
 
 def test_moments_about_different_means_are_not_mixed():
     X, Y = problem()
-    [one], [other] = (part_moments(array_rows(each), Y, np.zeros(60, int), 1) for each in (X, X + 1))
+    [one], [other] = (part_moments(array_rows(each), Y, np.zeros(60, int), 1, HOST) for each in (X, X + 1))
     with pytest.raises(ValueError, match="different shifts"):
         one + other
 

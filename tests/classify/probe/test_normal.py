@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from classify.probe import memory
+from classify.probe.backend import HOST
 from classify.probe.normal import coefficients, fold_parts, kernel, of_folds, on_smaller_side, shrinkage
 from classify.probe.rows import ArrayRows, array_rows
 from extract.errors import FitError
@@ -22,7 +23,7 @@ def test_folds_part_the_rows_so_that_each_trains_on_whole_parts():
 def test_the_kernel_of_many_blocks_is_that_of_all_rows():
     mean, scale = X.mean(axis=0), np.array([1.0, 2.0, np.inf, 0.5])
     Z = (X - mean) / scale
-    found = kernel(ArrayRows(X, block_bytes=3 * 4 * 8), mean, scale)
+    found = kernel(ArrayRows(X, block_bytes=3 * 4 * 8), mean, scale, HOST)
     assert np.allclose(found, Z @ Z.T, rtol=1e-13)
 
 
@@ -31,14 +32,15 @@ def test_both_sides_give_the_same_coefficients(transform):
     wide = np.random.default_rng(1).normal(size=(12, 12))
     rows, targets, lams = array_rows(wide), np.sign(np.random.default_rng(2).normal(size=(12, 3))), np.array([0.5, 8])
     between_features = on_smaller_side(rows, targets, transform)
-    [prepared] = of_folds(rows, targets, [(np.arange(12), np.array([0]))], transform)
+    [prepared] = of_folds(rows, targets, [(np.arange(12), np.array([0]))], transform, HOST)
     between_rows = prepared()
     assert between_features.rows is None
-    narrow = of_folds(rows, targets, [(np.arange(11), np.array([11]))], transform)[0]()
+    narrow = of_folds(rows, targets, [(np.arange(11), np.array([11]))], transform, HOST)[0]()
     assert narrow.rows is not None
     direct = on_smaller_side(array_rows(wide[:11]), targets[:11], transform)
-    assert np.allclose(coefficients(narrow, lams, transform), coefficients(direct, lams, transform), atol=1e-10)
-    one, other = (coefficients(each, lams, transform) for each in (between_features, between_rows))
+    one, other = (coefficients(each, lams, transform, HOST) for each in (narrow, direct))
+    assert np.allclose(one, other, atol=1e-10)
+    one, other = (coefficients(each, lams, transform, HOST) for each in (between_features, between_rows))
     assert np.allclose(one, other, atol=1e-8)
 
 
