@@ -147,7 +147,7 @@ class PixelStream:
         self._loader.close()
         torch.set_num_threads(self._threads)
 
-    def batches(self, records: Iterable[Record]) -> Iterator[Pixels]:
+    def batches(self, records: Iterable[Record]) -> Generator[Pixels, None, None]:
         """Yield the records batch by batch, in order; `records` may have no end. A run before this one ends here.
 
         Raises DecoderError where no process can be started to decode, and RunnerError where the memory does not

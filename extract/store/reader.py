@@ -145,6 +145,16 @@ class FeatureSet(Tables):
             result[here] = np.nan if number == NO_SHARD else self._array(layer, number)[places[here]]
         return result
 
+    def stored_row(self, layer: str, row: int) -> np.ndarray:
+        """Return one row as it lies in its shard, read-only, of the stored type: (D,) or (C, H, W); a bad one is NaN.
+
+        Its bytes are proven as those that `read` reads. Raises StoreError where a shard is missing or was changed.
+        """
+        number = int(self._shard[row])
+        if number == NO_SHARD:
+            return np.full(self.shapes[layer], np.nan, self.recipe.store)
+        return self._array(layer, number)[self._row[row]]
+
     def read_views(self, tap: str, rows: ArrayLike | None = None) -> np.ndarray:
         """Read rows of one tap in all V views: row numbers (n,) -> (n, V, D) or (n, V, C, H, W) float32."""
         if tap not in self.layers:
