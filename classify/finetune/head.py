@@ -62,8 +62,7 @@ def prove_head(network: Network, x: Tensor, rows: np.ndarray, expected: np.ndarr
     that the probe never saw (-inf) are not compared. Compute in fp32: autocast rounds more.
     """
     seen, scored = _scored(network, x)
-    known = np.isfinite(expected).all(axis=0)
-    apart = _apart(scored[:, known], expected[:, known])
+    apart = _apart(scored, expected)
     if apart <= allowed:
         return apart
     said = (
@@ -89,9 +88,12 @@ def _scored(network: Network, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _apart(found: np.ndarray, expected: np.ndarray) -> float:
-    """Say how far two arrays are apart, as a share of the spread of the expected; inf where they do not compare."""
+    """Say how far two arrays (n, k) are apart, as a share of the spread of the expected; inf where they do not compare.
+
+    Columns of -inf are left out.
+    """
     if found.shape != expected.shape:
         return np.inf
-    spread = float(np.ptp(expected)) or 1.0
-    largest = float(np.abs(found.astype(np.float64) - expected).max())
-    return largest / spread if np.isfinite(largest) else np.inf
+    known = ~np.isneginf(expected).all(axis=0)
+    largest = float(np.abs(found.astype(np.float64) - expected)[:, known].max())
+    return largest / (np.ptp(expected[:, known]) or 1.0) if np.isfinite(largest) else np.inf
