@@ -45,7 +45,7 @@ def fit_budget(
 
 def _too_short(steps: int, needed_s: float, budget_s: float) -> FitError:
     return FitError(
-        f"the search and the trainings take about {needed_s:.0f} s with {steps} steps each, the fewest",
+        f"the search and the trainings take about {needed_s:.0f} s with {steps} steps each, the fewest that make sense",
         where=f"budget of {budget_s:.0f} s",
         remedy=f"Take --budget {needed_s * 1.1:.0f}s, one --rate, --seeds 1, or a deeper --cut",
     )

@@ -27,12 +27,16 @@ def inner_split(y: np.ndarray, groups: np.ndarray | None, seed: int) -> tuple[np
 
 
 def _taken(y: np.ndarray, units: np.ndarray, asked: int, seed: int) -> list[int]:
-    """Choose units in turn while that brings the number of images nearer to `asked`, and none is a class's last."""
+    """Choose units in turn while that brings the number of images nearer to `asked`; never more than half of all.
+
+    None is the last of a class.
+    """
     codes, members = np.unique(y, return_inverse=True)[1], Members(units)
     left, missing, taken = np.bincount(codes), asked, []
     for unit in _turns(codes, units, seed):
         rows = members[unit]
-        if len(rows) < 2 * missing and _spares(codes[rows], left):
+        room = missing - asked + len(codes) // 2
+        if len(rows) < 2 * missing and len(rows) <= room and _spares(codes[rows], left):
             np.subtract.at(left, codes[rows], 1)
             missing -= len(rows)
             taken.append(unit)

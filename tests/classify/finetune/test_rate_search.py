@@ -1,0 +1,145 @@
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classify.finetune.job import Outcome
+from classify.finetune.plan import Plan, Setting
+from classify.finetune.search import brackets, search, search_steps
+from extract.errors import TrainingError
+from extract.progress import Silent
+
+
+def plan_of(*rates, decays=(0.0,), steps=90, **fields):
+    return Plan("auto", steps, 32, tuple(Setting(rate, decay) for rate in rates for decay in decays), **fields)
+
+
+@dataclass
+class Trainings:
+    """Stands in for trainings: the loss by rate (and step), or None where it diverges at once."""
+
+    losses: dict
+    calls: list = field(default_factory=list)
+    reached: dict = field(default_factory=dict)
+    steps: int = 90
+    patience: int = 10**9
+
+    def __call__(self, setting, stop_at):
+        self.calls.append((setting.rate, stop_at))
+        loss = self.losses[setting.rate]
+        loss = loss(stop_at) if callable(loss) else loss
+        step = min(stop_at, self.patience)
+        self.reached[setting] = max(step, self.reached.get(setting, 0))
+        val = {"loss": float("inf") if loss is None else loss, "accuracy": 0.5}
+        return Outcome({}, step, step, val, [], 1.0, step == self.steps or step < stop_at or loss is None, loss is None)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(1, [(90, 1)]), (2, [(10, 2), (90, 1)]), (3, [(10, 3), (90, 1)]), (9, [(10, 9), (30, 3), (90, 1)]),
+     (20, [(10, 20), (30, 7), (90, 3)])],
+)  # fmt: skip
+def test_a_third_goes_on(n, expected):
+    assert brackets(plan_of(*range(1, n + 1))) == expected
+
+
+def test_nothing_is_compared_while_the_rate_still_rises():
+    assert brackets(plan_of(1, 2, warmup_steps=10)) == [(30, 2), (90, 1)]
+    assert brackets(plan_of(1, 2, warmup_steps=9)) == [(10, 2), (90, 1)]
+    assert brackets(plan_of(1, 2, 3, 4, steps=1)) == [(1, 4)]
+
+
+def test_the_best_rate_goes_on_to_the_end():
+    trainings = Trainings({1: 0.5, 2: 0.3, 3: 0.4})
+    found = search(trainings, plan_of(1, 2, 3), Silent())
+    assert trainings.calls == [(1, 10), (2, 10), (3, 10), (2, 90)]
+    assert found.best == Setting(2, 0.0)
+    assert found.outcome.step == 90
+    assert found.notes == []
+    assert [(row["rate"], row["steps"], row["loss"], row["chosen"]) for row in found.trials] == [
+        (1, 10, 0.5, False), (2, 90, 0.3, True), (3, 10, 0.4, False),
+    ]  # fmt: skip
+
+
+def test_one_setting_is_simply_trained():
+    trainings = Trainings({1: 0.5})
+    assert search(trainings, plan_of(1), Silent()).notes == []
+    assert trainings.calls == [(1, 90)]
+
+
+def test_what_is_slow_at_first_may_win_where_several_go_on():
+    losses = {rate: 1.0 + rate for rate in range(1, 11)} | {2: 0.3, 3: lambda step: 0.4 if step < 90 else 0.1}
+    found = search(Trainings(losses), plan_of(*range(1, 11)), Silent())
+    assert found.best.rate == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried"), [({1: 0.1, 2: 0.2, 3: 0.3, 1 / 3: 0.4}, 1 / 3), ({1: 0.3, 2: 0.2, 3: 0.1, 9: 0.4}, 9)]
+)
+def test_a_best_rate_at_the_edge_widens_the_grid_once(losses, tried):
+    watch, trainings = Notes(), Trainings(losses)
+    found = search(trainings, plan_of(1, 2, 3), watch)
+    assert found.best.rate != tried
+    assert (tried, 10) in trainings.calls
+    assert watch.notes == found.notes
+    assert len(found.notes) == 1
+    assert "edge of the grid" in found.notes[0]
+
+
+def test_what_lies_beyond_the_edge_can_win_and_is_an_edge_again():
+    trainings = Trainings({1: 0.3, 2: 0.2, 3: 0.1, 9: 0.05})
+    found = search(trainings, plan_of(1, 2, 3), Silent())
+    assert found.best.rate == 9
+    assert trainings.calls[-1] == (9, 90)
+    assert "the highest that was tried" in found.notes[1]
+
+
+def test_equals_are_settled_by_the_lower_rate_and_decay():
+    found = search(Trainings(dict.fromkeys((1, 2, 3, 1 / 3), 0.5)), plan_of(3, 2, 1, decays=(1.0, 0.0)), Silent())
+    assert found.best == Setting(1 / 3, 0.0)
+
+
+def test_what_diverges_drops_out():
+    found = search(Trainings({1: 0.5, 2: 0.3, 3: None}), plan_of(1, 2, 3), Silent())
+    assert found.best.rate == 2
+    last = found.trials[-1]
+    assert (last["diverged"], last["loss"], last["accuracy"]) == (True, None, None)
+
+
+def test_where_the_best_diverges_late_the_next_best_takes_its_place():
+    trainings = Trainings({1: 0.5, 2: lambda step: 0.3 if step < 90 else None, 3: 0.4, 9: 0.6})
+    found = search(trainings, plan_of(1, 2, 3), Silent())
+    assert found.best.rate == 3
+    assert trainings.calls[-2:] == [(2, 90), (3, 90)]
+
+
+def test_where_all_diverge_there_is_no_answer():
+    with pytest.raises(TrainingError, match=r"at every rate.*lower --rate: 0\.1"):
+        search(Trainings({1: None, 2: None}), plan_of(1, 2), Silent())
+
+
+def test_what_has_ended_is_not_trained_again():
+    trainings = Trainings({1: 0.5, 2: 0.3, 3: 0.4}, patience=7)
+    assert search(trainings, plan_of(1, 2, 3), Silent()).outcome.step == 7
+    assert len(trainings.calls) == 3
+
+
+@given(st.integers(1, 25), st.integers(1, 500), st.integers(0, 60), st.data())
+def test_a_search_takes_the_steps_that_were_counted(n_rates, steps, warmup, data):
+    plan = plan_of(*range(1, n_rates + 1), steps=steps, warmup_steps=min(warmup, steps - 1))
+    order = data.draw(st.permutations(range(1, n_rates + 1)))
+    trainings = Trainings({rate: order.index(rate) for rate in order} | {1 / 3: 99, 3 * n_rates: 99}, steps=steps)
+    search(trainings, plan, Silent())
+    taken = sum(trainings.reached.values())
+    at_edge = n_rates > 1 and order[0] in (1, n_rates) and len(brackets(plan)) > 1
+    spared = brackets(plan)[0][0] if n_rates > 1 and len(brackets(plan)) > 1 and not at_edge else 0
+    assert taken == search_steps(plan) - spared
