@@ -131,15 +131,18 @@ class GraphTrunk(Trunk):
 
     def _where_else(self, start: str, ends: Iterable[fx.Node]) -> list[str]:
         """Name the nearest modules before and behind a node at whose ends the network can be parted."""
-        modules = {}
-        for name in self.nodes:
-            for depth in range(name.count("."), 0, -1):
-                modules[name.rsplit(".", depth)[0]] = name
-        place = self.nodes.index
-        able = {node: module for module, node in reversed(modules.items()) if self._parts_at(self._nodes[node], ends)}
-        before = max((node for node in able if place(node) < place(start)), key=place, default=None)
-        behind = min((node for node in able if place(node) > place(start)), key=place, default=None)
-        return [able[node] for node in (before, behind) if node]
+        last = {}
+        for name, node in self._nodes.items():
+            for depth in range(name.count("."), 0 if node.op != "call_module" else -1, -1):
+                last[name.rsplit(".", depth)[0]] = name
+        modules = {name: module for module, name in reversed(last.items())}
+        place = self.nodes.index(start)
+        near = (reversed(self.nodes[:place]), self.nodes[place + 1 :])
+        able = (
+            (modules[name] for name in names if name in modules and self._parts_at(self._nodes[name], ends))
+            for names in near
+        )
+        return [module for found in able if (module := next(found, None))]
 
 
 def _needed(ends: Iterable[fx.Node], *, but: fx.Node | None = None) -> set[fx.Node]:

@@ -8,7 +8,7 @@ from extract.backbones import open_skeleton
 from extract.backbones.torchvision_nets import TWO_HEADED
 from extract.errors import TapError
 from extract.pooling import make_pool
-from extract.taps import GraphTrunk, HookTrunk, open_trunk, stage_ends
+from extract.taps import Cut, GraphTrunk, HookTrunk, open_trunk, stage_ends
 
 ONE_OF_EACH_FAMILY = {
     "alexnet": "classifier.5",
@@ -207,3 +207,99 @@ def test_a_network_that_cannot_be_traced_is_watched_through_hooks():
         rows = trunk.cut({"p": (trunk.penultimate(), AVG), "conv": ("conv", AVG)}).run(x)
         assert torch.equal(rows["p"], net.conv(x).relu().mean((2, 3)))
         assert torch.equal(rows["conv"], net.conv(x).mean((2, 3)))
+
+
+def between(net: nn.Module, start: str, end: str = "end") -> Cut:
+    trunk = GraphTrunk(net)
+    return trunk.between(trunk.resolve(start), {"rows": (trunk.resolve(end), AVG)})
+
+
+PARTED = {"resnet18": "layer3", "squeezenet1_1": "features.7", "densenet121": "features.denseblock3"}
+
+
+@pytest.mark.parametrize("name", PARTED)
+def test_what_lies_between_a_layer_and_a_tap_goes_on_from_there(name):
+    net, x = network(name), images()
+    trunk = GraphTrunk(net)
+    end = trunk.penultimate()
+    both = {"maps": (trunk.resolve(PARTED[name]), torch.clone), "rows": (end, AVG)}
+    above = trunk.between(trunk.resolve(PARTED[name]), {"rows": (end, AVG)})
+    with torch.inference_mode():
+        whole = trunk.cut(both).run(x)
+        assert above.run(whole["maps"])["rows"].equal(whole["rows"])
+    assert not [weight for weight in above.module.state_dict() if weight.startswith((PARTED[name], "fc", "classifier"))]
+
+
+class Steps(nn.Module):
+    """Works in place on what comes in, and ends in rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.end = nn.Conv2d(4, 5, 3)
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.end(self.relu(self.conv(x))).mean((2, 3)))
+
+
+class Twice(Steps):
+    """One convolution below and above another, and a sum with what is below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+        self.middle = nn.Conv2d(4, 4, 1)
+        self.tied = nn.Conv2d(4, 4, 1)
+        self.top = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        below = self.tied(self.stem(x))
+        return self.fc(self.end(self.top(self.tied(self.middle(below))) + below).mean((2, 3)))
+
+
+def test_a_map_that_is_given_is_left_as_it_is():
+    net = Steps()
+    maps = torch.randn(2, 4, 8, 8)
+    given = maps.clone()
+    rows = between(net, "conv").run(maps)["rows"]
+    assert maps.equal(given), "a ReLU that works in place comes first"
+    assert rows.equal(net.end(maps.relu()).mean((2, 3)))
+
+
+def test_what_lies_between_has_weights_of_its_own():
+    net = Steps()
+    above = between(net, "conv")
+    assert above.module.state_dict().keys() == {"end.weight", "end.bias"}
+    above.module.get_submodule("end").weight.data.zero_()
+    assert net.end.weight.any()
+
+
+def test_where_a_network_cannot_be_parted_the_nearest_modules_are_named():
+    for start, said in {
+        "middle": "cannot be parted at 'middle': what comes before is needed behind it, too. Take stem",
+        "tied_1": "cannot be parted at 'tied_1'",
+        "end": "'end' does not come before 'end'. Take a lower layer",
+        "mean": "'mean' does not come before 'end'",
+    }.items():
+        with pytest.raises(TapError, match=said):
+            between(Twice(), start)
+    with pytest.raises(TapError, match="Take features.transition1 or features.denseblock2"):
+        between(open_skeleton("densenet121"), "features.denseblock2.denselayer3.conv1", "features")
+
+
+def test_weights_that_are_needed_on_both_sides_keep_a_network_whole():
+    class Tied(Twice):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.end(self.tied(self.middle(self.tied(self.stem(x))))).mean((2, 3)))
+
+    with pytest.raises(TapError, match="cannot be parted at 'middle'"):
+        between(Tied(), "middle")
+    assert between(Tied(), "stem").run(torch.randn(1, 4, 8, 8))["rows"].shape == (1, 5)
+    assert between(Tied(), "tied_1").module.state_dict().keys() == {"end.weight", "end.bias"}
+
+
+def test_a_network_that_cannot_be_traced_cannot_be_parted():
+    with pytest.raises(TapError, match=r"cannot be traced cannot be parted.*--strategy"):
+        HookTrunk(Branching(), 8).between("conv", {"rows": ("fc", AVG)})
