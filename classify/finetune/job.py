@@ -72,10 +72,11 @@ class Outcome:
 def digest_of(job: Job, start: State, frozen: str, device: Device) -> str:
     """Name a training by all that determines its result: SHA-256 as hexadecimal digits.
 
-    `start` are the weights that it begins with, and `frozen` the digest of those that stay.
+    `start` are the weights that it begins with, and `frozen` the digest of those that stay. What a plan is called, and
+    which other settings it tries, is nothing to it.
     """
     said: dict[str, Any] = {
-        "plan": asdict(job.plan),
+        "plan": {name: value for name, value in asdict(job.plan).items() if name not in ("recipe", "settings")},
         "setting": asdict(job.setting),
         "seed": job.seed,
         "data": job.data,
