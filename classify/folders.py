@@ -1,14 +1,26 @@
-"""Folders that exist only when whole: filled under a temporary name, on disk for good, then renamed in one step."""
+"""Folders that exist only when whole: filled under a temporary name, on disk for good, then renamed in one step.
+
+A process that is killed leaves its temporary folder behind. Who writes the same folder next removes it: the lock on it
+has ended with its process.
+"""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from extract.errors import BundleError, OffshelfError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
+NEW, OLD = ".new", ".old"
 
 
 def check_writable(folder: Path, error: type[OffshelfError]) -> None:
@@ -16,7 +28,9 @@ def check_writable(folder: Path, error: type[OffshelfError]) -> None:
     folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=folder.parent)).rmdir()
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=NEW, dir=folder.parent))
+        with suppress(FileNotFoundError):  # who writes the folder at this moment takes it for a dead one's
+            made.rmdir()
     except OSError as reason:
         raise _failed(folder, reason, error) from reason
 
@@ -28,18 +42,71 @@ def whole_folder(folder: Path, error: type[OffshelfError] = BundleError) -> Iter
     What the system refuses (no room, no right) is raised as `error`.
     """
     folder = folder.resolve()
-    temporary, old = (folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.{what}") for what in ("new", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _fsync(path)
-        _swap(temporary, folder, old)
+        _remove_left(folder)
+        with _temporary(folder) as temporary:
+            yield temporary
+            for path in (*temporary.iterdir(), temporary):
+                _fsync(path)
+            _swap(temporary, folder, temporary.with_suffix(OLD))
+        _remove_left(folder)
     except OSError as reason:
         raise _failed(folder, reason, error) from reason
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `folder`, locked; what is left of it at the end goes."""
+    lock, made = None, None
+    while made is None or not made.exists():  # removed before it was locked
+        _release(lock)
+        made = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}{NEW}")
+        made.mkdir()
+        lock = _lock(made)
+    try:
+        yield made
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+        _release(lock)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes left of writing this folder: new ones without a lock, old ones with a successor."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-z_]{{8}}({NEW}|{OLD})")
+    with suppress(OSError):  # what cannot be looked at or removed may stay
+        left = [path for path in folder.parent.iterdir() if ours.fullmatch(path.name)]
+        replaced = folder.exists()  # asked after: while two are renamed the old one may be all there is
+        for path in left:
+            if path.suffix == OLD and replaced:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix == NEW and (lock := _lock(path, wait=False)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                _release(lock)
+
+
+def _lock(folder: Path, *, wait: bool = True) -> int | None:
+    """Lock a folder until the descriptor is closed, or the process ends; None where somebody has it, or no locks are.
+
+    Links are not followed.
+    """
+    if os.name != "posix" or fcntl is None:
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _release(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def _failed(folder: Path, reason: OSError, error: type[OffshelfError]) -> OffshelfError:

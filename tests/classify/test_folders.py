@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from classify import folders
 from classify.folders import check_writable, whole_folder
 from extract.errors import BundleError, FitError
 
@@ -41,3 +42,35 @@ def test_folders_are_synced_only_where_they_can_be_opened(tmp_path, monkeypatch)
     with whole_folder(tmp_path / "run") as temporary:
         (temporary / "new").write_text("new")
     assert (tmp_path / "run" / "new").exists()
+
+
+def test_links_and_foreign_names_beside_a_folder_stay(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".run.01234567.new").symlink_to(tmp_path / "mine")
+    for name in (".run.notes.new", ".run.01234567.txt", ".run.b.01234567.new", ".other.01234567.new"):
+        (tmp_path / name).mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    with whole_folder(tmp_path / "run") as temporary:
+        (temporary / "new").write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == before | {"run"}
+
+
+def test_a_temporary_folder_that_is_removed_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    lock, taken = folders._lock, []
+
+    def late(folder, *, wait=True):
+        if not taken:
+            taken.append(folder)
+            folder.rmdir()
+        return lock(folder, wait=wait)
+
+    monkeypatch.setattr(folders, "_lock", late)
+    with whole_folder(tmp_path / "run") as temporary:
+        assert [temporary] != taken
+        (temporary / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "new"]
+
+
+def test_a_check_whose_folder_another_writer_removes_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path / "gone"))
+    check_writable(tmp_path / "run", FitError)
