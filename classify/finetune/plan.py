@@ -12,8 +12,9 @@ from classify.tuning import AUTO, STRATEGIES, TuneSpec
 from extract.errors import OptionError, unknown
 from extract.spec import Preprocessing
 
-LOOKS = (10, 50)
-"""At the validation part in a training: enough of them to stop in time, and so few that they cost little."""
+LOOKS = (10, 25)
+"""At the validation part in a training: so many that it can stop in time, and so few that 10 of them, its patience,
+last until the rate has begun to fall; else what needs a high rate at first would be given up."""
 TINY = 10
 """Images a class, below which a network is hardly worth training."""
 EMA_POWER = 0.75
@@ -165,7 +166,7 @@ def _augment(asked: str, scale: tuple[float, float], flip: bool) -> Augment:
 
 
 def pace(steps: int, asked: float) -> int:
-    """Return after how many steps to look: as asked, but from 10 to 50 times in so many steps."""
+    """Return after how many steps to look: as asked, but 10 to 25 times in so many steps."""
     fewest, most = LOOKS
     return round(min(max(asked, math.ceil(steps / most)), max(1, steps // fewest)))
 

@@ -125,7 +125,7 @@ def test_classes_without_training_images_do_not_count():
 def test_every_plan_can_be_carried_out(strategy, counts, recipe, steps, batch_size):
     plan, notes = plan_of(strategy, counts, recipe=recipe, steps=steps, batch_size=batch_size)
     looks = -(-plan.steps // plan.evaluate_every)
-    assert min(10, plan.steps) <= looks <= 50
+    assert min(10, plan.steps) <= looks <= 25
     assert 0 <= plan.warmup_steps < plan.steps
     assert all(plan.warmup_steps < drop < plan.steps for drop in plan.drops)
     assert batch_size or plan.batch_size <= sum(counts)
@@ -136,8 +136,8 @@ def test_every_plan_can_be_carried_out(strategy, counts, recipe, steps, batch_si
 @given(st.integers(1, 100_000), st.floats(0.01, 1e6))
 def test_looks_are_as_often_as_asked_within_bounds(steps, asked):
     every = pace(steps, asked)
-    assert min(10, steps) <= -(-steps // every) <= 50
-    if steps / 50 <= asked <= steps / 10 and asked == round(asked):
+    assert min(10, steps) <= -(-steps // every) <= 25
+    if steps / 25 <= asked <= steps / 10 and asked == round(asked):
         assert every == asked or asked > steps // 10
 
 
