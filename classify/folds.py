@@ -62,6 +62,14 @@ def make_folds(part: Part, n_folds: int, seed: int) -> tuple[Folds, list[str]]:
     return folds, said
 
 
+def fold_of(folds: Folds, n: int) -> np.ndarray:
+    """Say which fold tests each of n rows: (n,) int64, counted from 1; 0 for rows that none tests."""
+    found = np.zeros(n, np.int64)
+    for number, (_, test) in enumerate(folds, start=1):
+        found[test] = number
+    return found
+
+
 def _fold_count(part: Part, asked: int) -> int:
     """Lower the number of folds to what the smallest class can fill; a class of one group cannot be helped by it."""
     if part.groups is None:

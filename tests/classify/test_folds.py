@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classify.folds import BUNDLES, Part, bundled, make_folds
+from classify.folds import BUNDLES, Part, bundled, fold_of, make_folds
 
 
 def some_pairs(n: int, n_pairs: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,3 +50,14 @@ def test_folds_follow_the_seed():
     first, again, other = (make_folds(Part(np.arange(600), y, groups), 5, seed)[0] for seed in (0, 0, 1))
     assert all((a[1] == b[1]).all() for a, b in zip(first, again, strict=True))
     assert any(len(a[1]) != len(b[1]) or (a[1] != b[1]).any() for a, b in zip(first, other, strict=True))
+
+
+def test_every_row_is_told_the_fold_that_tests_it_and_none_where_there_is_none():
+    folds = [(np.array([2, 3, 5]), np.array([0, 4])), (np.array([0, 4]), np.array([2, 3]))]
+    assert fold_of(folds, 6).tolist() == [1, 0, 2, 2, 1, 0]
+    y = np.arange(40) % 4
+    made, _ = make_folds(Part(np.arange(40), y, None), 5, 0)
+    numbers = fold_of(made, 40)
+    assert np.array_equal(np.bincount(numbers), [0, 8, 8, 8, 8, 8])
+    for number, (train, _) in enumerate(made, start=1):
+        assert not (numbers[train] == number).any()
