@@ -105,7 +105,7 @@ class ImageExamples:
     ) -> None:
         self._features, self._rows, self._y = features, rows, torch.from_numpy(np.asarray(y, np.int64))
         self._records = records_of(features, records, rows)
-        self._workers, self._device = max(1, min(workers, len(rows))), device
+        self._workers, self.device = max(1, min(workers, len(rows))), torch.device(device)
         self._streams: dict[str, PixelStream] = {}
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ class ImageExamples:
             self._streams.pop(kind).close()
         if kind not in self._streams:
             self._streams[kind] = PixelStream(
-                self._features.recipe, batch_size=batch_size, workers=self._workers, device=self._device
+                self._features.recipe, batch_size=batch_size, workers=self._workers, device=self.device
             )
         return self._streams[kind]
 
