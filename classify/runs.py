@@ -16,7 +16,8 @@ from extract.errors import FitError
 from extract.store.reader import FeatureSet
 
 FINDINGS = "findings"
-RUN_FILES = {"metrics.json", "predictions.csv", "out_of_fold.csv", "report.html", "bundle", FINDINGS}
+TRAININGS = "training.csv"
+RUN_FILES = {"metrics.json", "predictions.csv", "out_of_fold.csv", TRAININGS, "report.html", "bundle", FINDINGS}
 PREDICTION_FIELDS: tuple[str, ...] = ("id", "split", "label", "predicted", "probability")
 Rows = list[dict[str, Any]]
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 class Evidence:
     """What a run leaves beside its bundle: metrics, answers for the test part and out of fold, findings by table.
 
-    `thumbnails` are data: URIs by the id of the image.
+    `thumbnails` are data: URIs by the id of the image; `trainings` is a CSV of every look of every training, "" where
+    nothing was trained but a head.
     """
 
     metrics: dict[str, Any]
@@ -34,6 +36,7 @@ class Evidence:
     out_of_fold: Rows
     findings: dict[str, Rows]
     thumbnails: dict[str, str | None]
+    trainings: str = ""
 
 
 def run_folder(out: Path | None, features: FeatureSet) -> Path:
@@ -87,6 +90,8 @@ def write_evidence(folder: Path, found: Evidence) -> None:
     _write_rows(folder / "predictions.csv", found.predictions)
     if found.out_of_fold:  # a protocol has none, nor has a fit of several labels
         _write_rows(folder / "out_of_fold.csv", found.out_of_fold)
+    if found.trainings:
+        (folder / TRAININGS).write_text(found.trainings, encoding="utf-8")
     write_findings(folder / FINDINGS, found.findings)
     page = render(found.metrics, found.predictions, found.findings, found.thumbnails)
     (folder / "report.html").write_text(page, encoding="utf-8")

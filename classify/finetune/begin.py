@@ -17,7 +17,6 @@ from classify.trials import Candidate
 from extract.devices import full_fp32
 from extract.parts import fresh_state
 
-PROOF_IMAGES = 64
 FOLDABLE = "std"
 """The transform of a head that is to become a layer: standardising is affine."""
 
@@ -59,9 +58,8 @@ def part_of(part: Part, at: np.ndarray) -> Part:
 
 def _prove(bench: Bench, network: Network, arrays: Arrays, at: np.ndarray) -> None:
     features, recipe = bench.inputs.features, bench.inputs.features.recipe
-    shown = at[:PROOF_IMAGES]
-    [batch] = bench.examples.plain(shown, batch_size=len(shown))
-    rows = features.read(bench.tap, bench.inputs.data.train.rows[shown])
+    [batch] = bench.examples.plain(at[: bench.plan.batch_size], batch_size=bench.plan.batch_size)
+    rows = features.read(bench.tap, bench.inputs.data.train.rows[batch.at])
     expected = SCORERS["linear"](arrays, rows.astype(np.float64))
     allowed = max(tolerance(recipe), STORES["float16"] if bench.examples.cached else 0.0)
     with lent(network, bench.device), full_fp32():

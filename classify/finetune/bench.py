@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Bench:
     """What all trainings of a fit share.
 
     `examples` are those of the training part and, behind them, of the test part; `data` names all they are read from.
-    `weights` are those of the network that computed the features. `folders` are the checkpoints that were made.
+    `weights` are those of the network that computed the features. `facts` are for the run to say; `folders` are the
+    checkpoints that were made.
     """
 
     spec: FitSpec
@@ -51,6 +53,7 @@ class Bench:
     plan: Plan
     device: Device
     log: Log
+    facts: dict[str, Any] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
 
     def parts(self, weights: State) -> Parts:

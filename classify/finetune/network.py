@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.trunk = freeze(parts.trunk.module) if parts.trunk else None
         self.tail = parts.tail.module
         self.head = nn.Linear(parts.width, n_classes)
-        self._parts = parts  # their `run` may be the module itself, which must not be registered twice
+        self.parts = parts  # their `run` may be the module itself, which must not be registered twice
         self._held: list[nn.Module] = []
         named = sorted(dict(self.tail.named_parameters()))
         assert sorted(name for block in self.blocks for name in block) == named  # noqa: S101 the parts are our own
@@ -62,10 +62,10 @@ class Network(nn.Module):
             if x.dtype != torch.uint8:
                 return x.float() if x.dtype != torch.float32 else x.clone()
             images = normalise(x, self.preset)
-            if self._parts.trunk is None:
+            if self.parts.trunk is None:
                 return images
             self.check_trunk()
-            return self._parts.trunk.run(images)[TRUNK]
+            return self.parts.trunk.run(images)[TRUNK]
 
     def features(self, x: Tensor) -> Tensor:
         """Compute the rows that the head takes: pixels or maps, as `inputs` takes them -> (N, D) float32."""
@@ -81,7 +81,7 @@ class Network(nn.Module):
             return self.head(rows)
 
     def _rows(self, maps: Tensor) -> Tensor:
-        return self._parts.tail.run(maps)[TAIL].float()
+        return self.parts.tail.run(maps)[TAIL].float()
 
     def train(self, mode: bool = True) -> "Network":
         """Go into training mode or out of it; what is frozen stays in eval mode."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from classify.plots import Curve, Size, curve_plot
 from classify.report.evidence import Evidence, Metrics, Section, is_measure, leading
+from classify.report.taps import of_probe
 from classify.report.text import beside, folded, interval, measure_name, number, percent, sentence, table
 
 VERDICTS = {
@@ -22,7 +23,8 @@ def section(evidence: Evidence) -> Section | None:
     if curve is None:
         return None
     name = measure_name(str(found.get("metric") or leading(evidence) or "accuracy"))
-    words = f"<p>{_twice(found) or sentence(str(found.get('words') or 'No curve could be fitted to these points'))}</p>"
+    told = _twice(found) or sentence(str(found.get("words") or "No curve could be fitted to these points"))
+    words = f"<p>{of_probe(evidence.metrics)}{told}</p>"
     chart = curve_plot(curve, name, f"learning curve: {name} over the number of training images")
     body = beside(chart, words + _legend(curve)) + _as_table(curve, found, name)
     return Section("more-images", "Would more images help?", body)

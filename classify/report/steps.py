@@ -50,7 +50,7 @@ def _conflicts(evidence: Evidence) -> str:
 def _more(evidence: Evidence) -> str:
     found = evidence.get("learning_curve")
     then = with_twice(found)
-    if then is None:
+    if then is None or evidence.get("probe"):  # of a network that was trained it says nothing
         return ""
     told = {
         "data-limited": f"{_GROWTH}Collect more images</a>: twice as many would bring about {percent(then.value)}.",
@@ -67,6 +67,16 @@ def _weakest(evidence: Evidence) -> str:
     return f'The weakest class is <a href="#classes">{clipped(row["class"])}</a>: only {found} of it is found.'
 
 
+def _worse(evidence: Evidence) -> str:
+    found = evidence.get("gain", "test", str(evidence.get("metric") or "accuracy"))
+    if not is_measure(found) or found["low"] > 0:
+        return ""
+    said = "is worse than" if found["high"] < 0 else "may be no better than"
+    return (
+        f'The trained network <a href="#finetuning">{said} the linear probe</a>: fit without <code>--strategy</code>.'
+    )
+
+
 def _use(evidence: Evidence) -> str:
     run = evidence.get("run")
     if not run or evidence.get("protocol", "kept") is False:
@@ -74,4 +84,4 @@ def _use(evidence: Evidence) -> str:
     return f"To use it: <code>offshelf predict {clipped(run)} IMAGES</code>"
 
 
-RULES: tuple[Callable[[Evidence], str], ...] = (_useless, _crossing, _labels, _conflicts, _weakest, _more, _use)
+RULES: tuple[Callable[[Evidence], str], ...] = (_useless, _worse, _crossing, _labels, _conflicts, _weakest, _more, _use)

@@ -55,9 +55,10 @@ def _tap(row: Row, metrics: Metrics) -> str:
 
 
 def is_winner(row: Row, metrics: Metrics) -> bool:
-    """Say whether a row is the configuration that was chosen."""
-    same = all(row.get(key) == metrics.get(key) for key in ("head", "params", "transform"))
-    return same and _taps(row) == [*map(str, metrics.get("layers") or [])]
+    """Say whether a row is the configuration that was chosen; of a network that was trained, the probe's."""
+    chosen = metrics.get("probe") or metrics
+    same = all(row.get(key) == chosen.get(key) for key in ("head", "params", "transform"))
+    return same and _taps(row) == [*map(str, chosen.get("layers") or [])]
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -67,7 +68,7 @@ def section(evidence: Evidence) -> Section | None:
         return None
     name = _measure(m)
     words = (
-        f"<p>Shallow to deep, each with its best setting, by {_judged(m)} on the training images. "
+        f"<p>{of_probe(m)}Shallow to deep, each with its best setting, by {_judged(m)} on the training images. "
         f"★ is the configuration that was chosen.</p>"
         f"<p>{_rule(evidence)}</p>"
         '<p class="soft">The best of several is a little too good: believe the test.</p>'
@@ -80,6 +81,11 @@ def section(evidence: Evidence) -> Section | None:
     return Section("layers", "Layer by layer", beside(tap_plot(m), words) + folded("as a table", table(head, rows)))
 
 
+def of_probe(m: Metrics) -> str:
+    """Say that what follows is of the linear probe, where the run goes on from it."""
+    return "Of the linear probe, which fine-tuning is held against. " if m.get("probe") else ""
+
+
 def _judged(m: Metrics) -> str:
     """Say how the rows were judged: as they say themselves, or by the folds."""
     said = dict.fromkeys(str(row["how"]) for row in m["per_layer"] if row.get("how"))
@@ -88,5 +94,5 @@ def _judged(m: Metrics) -> str:
 
 
 def _rule(evidence: Evidence) -> str:
-    rule = dig(evidence.get("selection"), "rule")
+    rule = dig(evidence.get("selection") or evidence.get("probe", "selection"), "rule")
     return f"How it was chosen: {printable(str(rule))}." if rule else ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.report.evidence import Evidence, Metrics, Row, Section, dig, is_measure
-from classify.report.taps import is_winner
+from classify.report.taps import is_winner, of_probe
 from classify.report.text import (
     MEASURES,
     clipped,
@@ -36,7 +36,8 @@ def section(evidence: Evidence) -> Section | None:
         f"the best {len(ordered):,} of {len(rows):,}, by {measure_name(metric)} out of fold; all are in metrics.json"
     )
     summary = f"{plural(len(rows), 'configuration')}{_unfinished(rows)}"
-    return Section("tried", "Everything tried", folded(summary, table(head, cells, caption)))
+    said = f"<p>{of_probe(evidence.metrics)}</p>" if evidence.get("probe") else ""
+    return Section("tried", "Everything tried", said + folded(summary, table(head, cells, caption)))
 
 
 def _by_protocol(rows: Any) -> Section | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from classify.plots import Point, dot_plot
 from classify.report.evidence import Evidence, Metrics, dig, is_measure, leading
+from classify.report.finetuning import gained
 from classify.report.steps import next_steps
 from classify.report.text import (
     beside,
@@ -31,7 +32,7 @@ def verdict(evidence: Evidence) -> str:
     features = str(evidence.get("features"))
     return (
         f'<header><p class="eyebrow">{clipped(features)}</p><h1>{_headline(evidence, name)}</h1></header>'
-        f'<p class="verdict">{_found(evidence, name)} {_against(evidence, name)}</p>'
+        f'<p class="verdict">{_found(evidence, name)} {_against(evidence, name)} {gained(evidence)}</p>'
         f"{_warnings(evidence)}{_next(evidence)}{_facts(evidence)}{_how_sure(evidence, name)}"
         f"<p>{_split(evidence)}</p>"
     )

@@ -1,0 +1,165 @@
+"""What a fine-tuning stands on: its images, parts and splits, found before any long work; device, plan and examples."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from classify.finetune.bench import Bench, Split
+from classify.finetune.budget import fit_budget
+from classify.finetune.evidence import Probe
+from classify.finetune.examples import Examples, ImageExamples, MapExamples
+from classify.finetune.images import Source, find_source
+from classify.finetune.inner import inner_split
+from classify.finetune.job import Device
+from classify.finetune.log import Log
+from classify.finetune.maps import MapSpec, map_rows, trunk_maps
+from classify.finetune.mirror import Sight, mirror_test
+from classify.finetune.pace import measure_pace
+from classify.finetune.plan import Augment, Plan, make_plan
+from classify.finetune.strategies import STRATEGIES, kept_until, trained_tap
+from classify.inputs import Inputs
+from classify.probe.memo import digest
+from classify.spec import FitSpec
+from classify.tuning import AUTO
+from extract.backbones import read_state
+from extract.devices import pick_device, resolve_precision
+from extract.parts import open_parts
+from extract.progress import Watch
+
+SMALL, REPEATS = 2000, 3
+"""Training images below which the last training is repeated, and how often: the seed matters there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Where the images are, how the network parts, and who is trained on when.
+
+    `folds` are the first ones of the probe's: what is trained on, and the positions (m,) that are answered for. `last`
+    is the split of all of the training part, trained on as often as `repeats` says.
+    """
+
+    source: Source
+    tap: str
+    until: str | None
+    folds: list[tuple[Split, np.ndarray]]
+    last: Split
+    repeats: int
+
+
+def survey(spec: FitSpec, inputs: Inputs) -> Ground:
+    """Find the images, part the network and the training part; raises an error of ours where one of these cannot be."""
+    features, train, test = inputs.features, inputs.data.train, inputs.data.test
+    tap = trained_tap(features.recipe, tuple(inputs.dims))
+    until = kept_until(STRATEGIES[spec.strategy], spec.tune, features.recipe, tap)
+    open_parts(features.recipe, read_state(features.weights_path), tap=tap, until=until)
+    source = find_source(features, np.concatenate([train.rows, test.rows]), spec.data, spec.root)
+    folds = [(_split(inputs, fit, spec.seed), held) for fit, held in inputs.task.folds[: spec.tune.folds]]
+    repeats = spec.tune.seeds or (REPEATS if len(train) < SMALL else 1)
+    return Ground(source, tap, until, folds, _split(inputs, np.arange(len(train)), spec.seed), repeats)
+
+
+def _split(inputs: Inputs, at: np.ndarray, seed: int) -> Split:
+    """Set a validation part of positions (n,) apart."""
+    train = inputs.data.train
+    fit, val = inner_split(train.y[at], None if train.groups is None else train.groups[at], seed)
+    return Split(at[fit], at[val])
+
+
+@contextmanager
+def set_up(spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch: Watch) -> Iterator[Bench]:
+    """Choose device and plan, open the images or the maps that are made of them, and keep to the budget."""
+    device, strategy = _device(spec), STRATEGIES[spec.strategy]
+    flip, mirror = _may_flip(spec, inputs, ground, probe, watch)
+    plan, notes = make_plan(
+        spec.tune,
+        spec.strategy,
+        counts=np.bincount(inputs.data.train.y, minlength=len(inputs.data.classes)),
+        preset=inputs.features.recipe.preprocessing,
+        class_weight=spec.class_weight,
+        flip=flip,
+    )
+    for note in notes:
+        watch.note(note)
+    with (
+        Log(watch, spec.tune.tensorboard) as log,
+        _examples(spec, inputs, ground, plan, device, watch) as (examples, data),
+    ):
+        bench = Bench(
+            spec=spec,
+            inputs=inputs,
+            strategy=strategy,
+            tap=ground.tap,
+            until=ground.until,
+            weights=read_state(inputs.features.weights_path),
+            examples=examples,
+            data=data,
+            plan=plan,
+            device=device,
+            log=log,
+            facts={"mirror": mirror, "notes": notes},
+        )
+        yield _within_budget(bench, ground)
+
+
+def _device(spec: FitSpec) -> Device:
+    device = pick_device(spec.device)
+    return Device(str(device), resolve_precision(spec.tune.precision, device), compile=spec.tune.compile != "none")
+
+
+def _may_flip(spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch: Watch) -> tuple[bool, Any]:
+    """Say whether images may be shown mirrored, and what a test says of that, where it matters."""
+    if spec.tune.augment != AUTO and "flip" not in spec.tune.augment:
+        return False, None
+    sight = Sight(ground.source.records.values(), device=spec.device, workers=spec.jobs)
+    found = mirror_test(inputs, probe.judged.found.best, sight, watch)
+    return found.flip, found.as_dict()
+
+
+@contextmanager
+def _examples(
+    spec: FitSpec, inputs: Inputs, ground: Ground, plan: Plan, device: Device, watch: Watch
+) -> Iterator[tuple[Examples, str]]:
+    """Open the images, or the maps that are made of them: the training part, and behind it the test part."""
+    features, source, parts = inputs.features, ground.source, (inputs.data.train, inputs.data.test)
+    rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
+    named = f"{features.digest} {digest(rows)}"
+    if not STRATEGIES[spec.strategy].cached:
+        listed = source.records.values()
+        with ImageExamples(features, listed, rows, y, workers=spec.jobs, device=device.torch) as examples:
+            yield examples, named
+        return
+    wanted = MapSpec(
+        str(ground.until),
+        source.data,
+        source.root,
+        views=_views(spec.tune.views, plan.augment),
+        flips=plan.augment.flip,
+        device=spec.device,
+        workers=spec.jobs,
+    )
+    with trunk_maps(features, wanted, watch) as maps:
+        at = map_rows(maps, features, rows)
+        yield MapExamples(maps, wanted.layer, at, y, device=device.torch), f"{named} {maps.digest}"
+
+
+def _views(asked: int, augment: Augment) -> int:
+    """Say how many views there is a use for: the centre, its mirror image, and crops only where they are drawn."""
+    return asked if augment.crop else min(asked, 1 + augment.flip)
+
+
+def _within_budget(bench: Bench, ground: Ground) -> Bench:
+    """Shorten the trainings to what there is time for, by how long a step and a look take here."""
+    tune = bench.spec.tune
+    if tune.budget_s is None:
+        return bench
+    split = ground.folds[0][0] if ground.folds else ground.last
+    step_s, look_s = measure_pace(bench, split, bench.spec.seed)
+    n_trainings = len(ground.folds) + ground.repeats - 1
+    plan, notes = fit_budget(bench.plan, step_s, look_s, tune.budget_s, n_trainings)
+    for note in notes:
+        bench.log.note(note)
+    facts = bench.facts | {"budget_s": tune.budget_s, "notes": bench.facts["notes"] + notes}
+    return replace(bench, plan=plan, facts=facts)

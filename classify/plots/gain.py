@@ -1,0 +1,42 @@
+"""Differences with their intervals, one below the other, on a scale around nothing gained and nothing lost."""
+
+from collections.abc import Sequence
+
+from classify.plots.dots import BOTTOM, LEFT, MAX_NAME, RIGHT, ROW, TOP, Point
+from classify.plots.svg import WIDTH, Axis, Scale, clip, document, printable, ticks
+
+LEAST = 0.01
+"""Of the scale on either side: a difference of nothing needs one too."""
+
+
+def gain_plot(points: Sequence[Point], title: str) -> str:
+    """Draw differences of shares, -1..1, in the order given: -> an SVG document."""
+    edges = [edge for point in points for edge in (point.low, point.high)]
+    low, high = min(-LEAST, *edges), max(LEAST, *edges)
+    axis = Axis(Scale(low, high, LEFT + 24, WIDTH - RIGHT - 24), [(t, f"{t * 100:+g}") for t in ticks(low, high)], "")
+    bottom = TOP + ROW * len(points)
+    rows = "".join(_row(point, TOP + ROW * at, axis) for at, point in enumerate(points))
+    shown = f'<text x="{LEFT}" y="22" font-weight="600">{printable(clip(title, 60))}</text>'
+    return document(bottom + BOTTOM, title, f"{shown}{_grid(axis, bottom)}{rows}")
+
+
+def _grid(axis: Axis, bottom: int) -> str:
+    zero = axis.scale(0.0)
+    lines = "".join(
+        f'<line class="grid" x1="{(x := axis.scale(value))}" x2="{x}" y1="{TOP}" y2="{bottom + 6}"/>'
+        f'<text x="{x}" y="{bottom + 24}" text-anchor="middle">{label}</text>'
+        for value, label in axis.ticks
+    )
+    return f'{lines}<line class="even" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{bottom + 6}"/>'
+
+
+def _row(point: Point, top: int, axis: Axis) -> str:
+    x, left, right = (axis.scale(value) for value in (point.value, point.low, point.high))
+    said = f"{point.value * 100:+.1f} points, 95 % interval {point.low * 100:+.1f} to {point.high * 100:+.1f}"
+    return (
+        f'<g class="row"><title>{printable(point.name)}: {said}</title>'
+        f'<text x="{LEFT}" y="{top + 16}">{printable(clip(point.name, MAX_NAME))}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{top + 16}" text-anchor="end">{point.value * 100:+.1f}</text>'
+        f'<line class="bar" x1="{left}" x2="{right}" y1="{top + 29}" y2="{top + 29}"/>'
+        f'<circle class="dot" cx="{x}" cy="{top + 29}" r="5"/></g>'
+    )
