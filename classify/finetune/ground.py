@@ -16,7 +16,7 @@ from classify.finetune.inner import inner_split
 from classify.finetune.job import Device
 from classify.finetune.log import Log
 from classify.finetune.maps import MapSpec, map_rows, trunk_maps
-from classify.finetune.mirror import Sight, mirror_test
+from classify.finetune.mirror import mirror_test
 from classify.finetune.pace import measure_pace
 from classify.finetune.plan import Augment, Plan, make_plan
 from classify.finetune.strategies import STRATEGIES, kept_until, trained_tap
@@ -113,9 +113,11 @@ def _may_flip(spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch
     """Say whether images may be shown mirrored, and what a test says of that, where it matters."""
     if spec.tune.augment != AUTO and "flip" not in spec.tune.augment:
         return False, None
-    sight = Sight(ground.source.records.values(), device=spec.device, workers=spec.jobs)
-    found = mirror_test(inputs, probe.judged.found.best, sight, watch)
-    return found.flip, found.as_dict()
+    records, best = ground.source.records.values(), probe.judged.found.best
+    found = mirror_test(inputs, best, records, device=spec.device, workers=spec.jobs, progress=watch)
+    said = f"Of {found.n} images the probe names {found.accuracy:.1%} right, and of their mirror images"
+    done = "they may be trained on" if found.flip else "none is trained on"
+    return found.flip, found.as_dict() | {"words": f"{said} {found.mirrored:.1%}: {done}"}
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from extract.spec import MAP_POOL, BackboneSpec, ExtractSpec, Recipe, Status, Ta
 from extract.store.reader import FeatureSet
 
 VIEW_SEED = 0
+SUFFIX, MOST_OF_NAME = "-maps", 95
+"""Of the name of the features, which may have 100 characters."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def _extraction(features: FeatureSet, spec: MapSpec) -> ExtractSpec:
     overrides = tuple(asdict(recipe.preprocessing).items())
     return ExtractSpec(
         data=spec.data,
-        name=features.folder.parent.name,
+        # A name of their own: the features are to be found by theirs as before.
+        name=f"{features.folder.parent.name[:MOST_OF_NAME]}{SUFFIX}",
         root=spec.root,
         backbone=BackboneSpec(recipe.model, str(features.weights_path), overrides=overrides),
         taps=(spec.layer,),
