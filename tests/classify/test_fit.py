@@ -88,7 +88,7 @@ def test_other_labels_need_no_new_decomposition(make_features, run, tmp_path, mo
     features = two_taps(make_features, splits=["train"] * 60 + ["test"] * 30)
     first = run(features)
     decomposed = []
-    monkeypatch.setattr(loo, "_decomposed", lambda gram, plain=loo._decomposed: decomposed.append(1) or plain(gram))
+    monkeypatch.setattr(loo, "_decomposed", lambda *known, plain=loo._decomposed: decomposed.append(1) or plain(*known))
     (tmp_path / "other.csv").write_text(
         "path,label\n" + "".join(f"{id_},{'ab'[row // 2 % 2]}\n" for row, id_ in enumerate(features.ids))
     )
