@@ -178,7 +178,8 @@ def test_every_option_has_help_or_shows_its_default(name: str):
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_option_that_a_page_names_exists(page: Path):
     every = [pipeline.main, *COMMANDS.values()]
-    known = {"--help"} | {text for command in every for parameter in command.params for text in parameter.opts}
+    parameters = [parameter for command in every for parameter in command.params]
+    known = {"--help"}.union(*(parameter.opts + parameter.secondary_opts for parameter in parameters))
     lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not OTHER_TOOLS.search(line)]
     assert set(OPTION.findall("\n".join(lines))) <= known
 
