@@ -285,7 +285,7 @@ def test_where_a_network_cannot_be_parted_the_nearest_modules_are_named():
     }.items():
         with pytest.raises(TapError, match=said):
             between(Twice(), start)
-    with pytest.raises(TapError, match="Take features.transition1 or features.denseblock2"):
+    with pytest.raises(TapError, match=r"Take features\.transition1 or features\.denseblock2$"):
         between(open_skeleton("densenet121"), "features.denseblock2.denselayer3.conv1", "features")
 
 
