@@ -272,6 +272,12 @@ def test_where_a_network_cannot_be_parted_it_is_said():
             open_parts(recipe, state, tap=PENULTIMATE, until=until)
 
 
+def test_the_output_that_a_network_is_parted_at_is_a_map():
+    recipe = recipe_of("builtin", "fc")
+    with pytest.raises(TapError, match=r"pool 'map' does not take an output of shape \(128,\)"):
+        open_parts(recipe, state_of(recipe), tap="fc", until="flatten")
+
+
 def test_weights_that_do_not_fit_are_told_apart():
     recipe = recipe_of("builtin")
     state = state_of(recipe)
@@ -287,6 +293,8 @@ def test_fresh_weights_are_those_of_an_extraction_without_weights():
     recipe = build_extractor(spec).recipe
     assert digest(fresh_state(recipe, tap="penultimate", seed=3)) == recipe.weights_sha256
     assert digest(fresh_state(recipe, tap="penultimate", seed=4)) != recipe.weights_sha256
+    maps = build_extractor(dataclasses.replace(spec, taps=("layer2:map",))).recipe
+    assert trunk_digest(recipe, fresh_state(recipe, tap="penultimate", seed=3), "layer2") == maps.weights_sha256
     assert not [name for name in fresh_state(recipe, tap="layer1", seed=3) if name.startswith(("layer2", "fc"))]
 
 
