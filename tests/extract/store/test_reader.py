@@ -96,6 +96,19 @@ def test_maps_and_views_are_read_as_they_were_computed(tmp_path, monkeypatch, st
             np.testing.assert_array_equal(features.read(layer, [3, 3, 0]), expected[[3, 3, 0]])
 
 
+@pytest.mark.parametrize("store", ["float32", "float16"])
+def test_one_row_is_seen_as_it_is_stored(tmp_path, store):
+    features = FeatureSet(put_set(tmp_path, [[0, 1], [2]], dataclasses.replace(SEEN, store=store), bad=[1]).index)
+    features._shard = np.array([-1, *features._shard[1:]])  # as of an image that has no row
+    for layer in features.recipe.layers:
+        for row in range(3):
+            seen = features.stored_row(layer, row)
+            assert seen.dtype == store
+            assert seen.flags.writeable == (row == 0)
+            np.testing.assert_array_equal(seen.astype(np.float32), features.read(layer, [row])[0])
+        assert np.isnan(features.stored_row(layer, 0)).all()
+
+
 def test_all_views_of_some_rows_are_read_at_once(tmp_path):
     features = FeatureSet(put_set(tmp_path, [[0, 1], [2]], SEEN, bad=[1]).index)
     for tap in features.layers:
