@@ -26,21 +26,41 @@ def echo_fit(metrics: dict[str, Any]) -> None:
     name = NAMES.get(metric, metric)
     if metrics["per_layer"]:
         _echo_layers(metrics, name)
-    settings = [f"{key}={short(value)}" for key, value in metrics["params"].items()]
-    head = f"{metrics['head']} ({', '.join(settings)})" if settings else metrics["head"]
-    where = " + ".join(metrics["layers"])
-    click.echo(f"Chosen: {head} on {where} ({metrics['transform']}); {metrics['n_train']} training images.")
-    if selection := metrics.get("selection"):
+    probe = metrics.get("probe") or metrics
+    where = " + ".join(probe["layers"])
+    click.echo(f"Chosen: {_head(probe)} on {where} ({probe['transform']}); {metrics['n_train']} training images.")
+    if selection := probe.get("selection"):
         naive, corrected = (percent(selection[key]).strip() for key in ("naive", "corrected"))
         tried = selection["n_configurations"]
         click.echo(f"Cross-validated {name}: {naive}; corrected for choosing among {tried}: {corrected}")
-    click.echo(f"Test {name}: {percent(metrics['test'][metric]).strip()} on {metrics['n_test']} images.")
+    click.echo(f"Test {name}: {percent(probe['test'][metric]).strip()} on {metrics['n_test']} images.")
+    if "finetune" in metrics:
+        _echo_training(metrics, name)
     _echo_findings(metrics)
     click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
 
 
+def _head(found: dict[str, Any]) -> str:
+    """Name a head with its settings."""
+    settings = [f"{key}={short(value)}" for key, value in found["params"].items()]
+    return f"{found['head']} ({', '.join(settings)})" if settings else found["head"]
+
+
+def _echo_training(metrics: dict[str, Any], name: str) -> None:
+    """Print what was trained of the network, and what that gained over the probe above."""
+    metric, found = metrics["metric"], metrics["finetune"]
+    above = f" above {found['kept_until']}" if found["kept_until"] else ""
+    settings = ", ".join(f"{key}={short(value)}" for key, value in metrics["params"].items())
+    click.echo(f"Trained: {found['strategy']}, the network{above} ({settings}).")
+    click.echo(f"Test {name} of the trained network: {percent(metrics['test'][metric]).strip()}.")
+    for side, images in (("out_of_fold", "held out of training"), ("test", "of the test")):
+        if gain := metrics["gain"][side]:
+            value, low, high = (f"{gain[metric][end] * 100:+.1f}" for end in ("value", "low", "high"))
+            click.echo(f"Gain over the probe: {value} points  [{low}, {high}] on {gain['n']} images {images}.")
+
+
 def _echo_layers(metrics: dict[str, Any], name: str) -> None:
-    metric, chosen = metrics["metric"], metrics["layers"]
+    metric, chosen = metrics["metric"], (metrics.get("probe") or metrics)["layers"]
     rows = [
         [
             row["layer"],

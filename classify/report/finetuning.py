@@ -181,6 +181,8 @@ def _frozen(found: Metrics) -> str:
     if not frozen.get("before"):
         return ""
     before, after = str(frozen["before"]), str(frozen.get("after"))
+    if not frozen.get("parameters"):
+        return f"<p>Nothing: all {number(frozen.get('trained'))} parameters were free to train.</p>"
     same = "the same before and after" if before == after else "<strong>different after the training</strong>"
     bn = dig(found, "plan", "bn")
     norm = f" BatchNorm: {clipped(bn)}." if bn else ""

@@ -40,6 +40,30 @@ def test_a_fit_is_told_in_a_few_lines(capsys):
     ]
 
 
+def test_a_trained_network_is_told_beside_its_probe(capsys):
+    probe = {name: fitted()[name] for name in ("layers", "transform", "head", "params", "selection", "test")}
+    gain = {"accuracy": {"value": 0.031, "low": -0.01, "high": 0.07}, "n": 20}
+    tuned = {
+        "probe": probe,
+        "layers": ["penultimate"],
+        "head": "linear",
+        "params": {"rate": 0.001, "weight_decay": 0.0, "steps": 400},
+        "test": {"accuracy": measure(0.881)},
+        "gain": {"out_of_fold": None, "test": gain},
+        "finetune": {"strategy": "tail", "kept_until": "layer3"},
+    }
+    echo_fit(fitted(**tuned))
+    said = capsys.readouterr().out
+    assert "<- chosen" in next(line for line in said.splitlines() if line.startswith("layer4"))
+    assert said.partition("\n\n")[2].splitlines()[2:] == [
+        "Test accuracy: 85.0%  [80.0%, 90.0%] on 20 images.",
+        "Trained: tail, the network above layer3 (rate=0.001, weight_decay=0, steps=400).",
+        "Test accuracy of the trained network: 88.1%  [83.1%, 93.1%].",
+        "Gain over the probe: +3.1 points  [-1.0, +7.0] on 20 images of the test.",
+        "Report: runs/photos/report.html",
+    ]
+
+
 def test_the_metric_that_leads_is_the_one_that_is_told(capsys):
     echo_fit(fitted(metric="balanced_accuracy", per_layer=[], selection=None))
     said = capsys.readouterr().out
