@@ -73,7 +73,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 def _remove_left(folder: Path) -> None:
     """Remove what killed processes left of writing this folder: new ones without a lock, old ones with a successor."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-z_]{{8}}({NEW}|{OLD})")
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-z_]{{8}}({re.escape(NEW)}|{re.escape(OLD)})")
     with suppress(OSError):  # what cannot be looked at or removed may stay
         left = [path for path in folder.parent.iterdir() if ours.fullmatch(path.name)]
         replaced = folder.exists()  # asked after: while two are renamed the old one may be all there is

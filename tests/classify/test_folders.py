@@ -47,7 +47,13 @@ def test_folders_are_synced_only_where_they_can_be_opened(tmp_path, monkeypatch)
 def test_links_and_foreign_names_beside_a_folder_stay(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / ".run.01234567.new").symlink_to(tmp_path / "mine")
-    for name in (".run.notes.new", ".run.01234567.txt", ".run.b.01234567.new", ".other.01234567.new"):
+    for name in (
+        ".run.notes.new",
+        ".run.01234567.txt",
+        ".run.01234567-new",
+        ".run.b.01234567.new",
+        ".other.01234567.new",
+    ):
         (tmp_path / name).mkdir()
     before = {path.name for path in tmp_path.iterdir()}
     with whole_folder(tmp_path / "run") as temporary:
