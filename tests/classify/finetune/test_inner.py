@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classify.finetune.inner import FEWEST, MOST, inner_split
@@ -55,6 +55,14 @@ def test_large_groups_are_taken_whole_where_nothing_smaller_is_there():
     assert (len(train), len(val)) == (10, 10)
 
 
+def test_groups_that_are_much_too_large_are_left_where_small_ones_do():
+    groups = np.repeat(np.arange(13), [80, *[10] * 12])
+    for seed in range(30):
+        val = inner_split(np.arange(200) % 2, groups, seed)[1]
+        assert len(val) == 30
+        assert 0 not in groups[val]
+
+
 def test_a_group_that_has_a_class_to_itself_is_trained_on():
     y, groups = np.array([0] * 30 + [1] * 10 + [0] * 10), np.repeat([0, 1, 2], [30, 10, 10])
     for seed in range(10):
@@ -69,6 +77,7 @@ def test_where_nothing_can_be_set_apart_that_is_said(y, groups):
         inner_split(y, groups, 0)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_image_once_groups_whole_and_every_class_trained_on(data):
     n = data.draw(st.integers(2, 120))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classify.finetune.plan import Augment, check_tuning, in_epochs, make_plan, pace, shorten
@@ -75,6 +75,11 @@ def test_a_zero_is_an_answer():
     assert plan_of("full", [1000, 1000])[0].mixup == 0.1
 
 
+def test_a_weight_decay_that_is_asked_for_holds_for_all_layers():
+    assert not plan_of("tail", [30, 30])[0].decay_below_head
+    assert plan_of("tail", [30, 30], weight_decay=0.1)[0].decay_below_head
+
+
 def test_averaging_can_be_had_where_a_recipe_has_none():
     assert plan_of("full", [60, 60], recipe="kornblith")[0].ema == 0
     assert plan_of("full", [60, 60], recipe="kornblith", ema=True)[0].ema == 0.75
@@ -115,6 +120,7 @@ def test_classes_without_training_images_do_not_count():
     assert plan_of("tail", [60, 0, 60, 0]) == plan_of("tail", [60, 60])
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(STRATEGIES),
     st.lists(st.integers(1, 30_000), min_size=2, max_size=5),
@@ -133,6 +139,7 @@ def test_every_plan_can_be_carried_out(strategy, counts, recipe, steps, batch_si
     assert notes
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100_000), st.floats(0.01, 1e6))
 def test_looks_are_as_often_as_asked_within_bounds(steps, asked):
     every = pace(steps, asked)

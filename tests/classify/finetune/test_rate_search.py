@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classify.finetune.job import Outcome
@@ -76,6 +76,12 @@ def test_one_setting_is_simply_trained():
     assert trainings.calls == [(1, 90)]
 
 
+def test_one_rate_with_several_decays_has_no_edge():
+    trainings = Trainings({1: 0.5})
+    assert search(trainings, plan_of(1, decays=(0.0, 0.1)), Silent()).notes == []
+    assert trainings.calls == [(1, 10), (1, 10), (1, 90)]
+
+
 def test_what_is_slow_at_first_may_win_where_several_go_on():
     losses = {rate: 1.0 + rate for rate in range(1, 11)} | {2: 0.3, 3: lambda step: 0.4 if step < 90 else 0.1}
     found = search(Trainings(losses), plan_of(*range(1, 11)), Silent())
@@ -133,6 +139,7 @@ def test_what_has_ended_is_not_trained_again():
     assert len(trainings.calls) == 3
 
 
+@settings(deadline=None)
 @given(st.integers(1, 25), st.integers(1, 500), st.integers(0, 60), st.data())
 def test_a_search_takes_the_steps_that_were_counted(n_rates, steps, warmup, data):
     plan = plan_of(*range(1, n_rates + 1), steps=steps, warmup_steps=min(warmup, steps - 1))

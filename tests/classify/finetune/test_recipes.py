@@ -55,6 +55,7 @@ def test_batch_norm_learns_only_where_all_is_trained_on_much_in_batches_that_suf
     }
     assert modes == {"tail": "frozen", "lp-ft": "frozen", "full": "train", "scratch": "train"}
     assert by_size(Images(10_000, 2), "full", 31).bn == "frozen"
+    assert by_size(Images(10_000, 2), "full", 32).bn == "train"
     assert by_size(Images(400, 2), "full", None).bn == "frozen"
 
 
