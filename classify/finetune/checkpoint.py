@@ -4,6 +4,7 @@ The file says in front which training it is of, and the SHA-256 of the rest, whi
 Nothing in it can run.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -60,10 +61,11 @@ def read(folder: Path, digest: str) -> dict[str, Any] | None:
 
 
 def forget(folder: Path) -> None:
-    """Remove the checkpoint of a training that nobody will go on with, and its folder."""
+    """Remove the checkpoint of a training that nobody will go on with, and the folders that it leaves empty."""
     files.remove([folder / FILE])
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    for each in (folder, *(parent for parent in (folder.parent,) if parent.name == TRAININGS)):
+        with contextlib.suppress(OSError):
+            each.rmdir()
 
 
 def _parts(data: memoryview) -> tuple[bytes, bytes, memoryview]:

@@ -69,6 +69,6 @@ def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
-        said = "TensorBoard is not installed"
-        raise OptionError(said, where="--tensorboard", remedy="pip install 'offshelf[tensorboard]'") from error
+        remedy = 'Install it: pip install "offshelf[tensorboard]"'
+        raise OptionError("TensorBoard is not installed", where="--tensorboard", remedy=remedy) from error
     return SummaryWriter

@@ -158,7 +158,7 @@ class Training:
     def as_dict(self) -> dict[str, Any]:
         """Return all that the rest of it depends on; what only further steps need, unless it is finished."""
         live = {
-            "network": self.network.state(),
+            "network": self.network.live(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
         }

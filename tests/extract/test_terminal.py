@@ -71,6 +71,17 @@ def test_the_bar_counts_steps_and_what_came_to_nothing():
     assert (extracted.completed, extracted.fields["bad"]) == (6, "3 bad")
 
 
+def test_the_bar_shows_how_it_goes_until_there_is_news():
+    with progress_bar() as bar:
+        bar.show("nobody has begun")
+        bar.start("fold 1", 3)
+        bar.show("loss 0.5")
+        bar.show("loss 0.4")
+        bar.start("fold 2", 3)
+        [one, two] = bar.progress.tasks
+    assert (one.fields["shown"], two.fields["shown"]) == ("loss 0.4", "")
+
+
 def test_a_note_goes_to_stderr_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr(terminal, "err", terminal.Console(stderr=True, highlight=False, width=20))
     with progress_bar() as bar:

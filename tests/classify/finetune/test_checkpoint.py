@@ -122,3 +122,5 @@ def test_the_cache_knows_its_folders(tmp_path):
     write(folder, DIGEST, CONTENT)
     assert folder == features / "training" / DIGEST[:16]
     assert SetFolder(features).checkpoints() == [folder / FILE]
+    forget(folder)
+    assert list(features.iterdir()) == []

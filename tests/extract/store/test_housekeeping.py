@@ -102,6 +102,45 @@ def test_what_fits_have_kept_stays_and_goes_with_its_feature_set(folder, tmp_pat
     assert not (tmp_path / "set").exists()
 
 
+@pytest.fixture
+def training(folder) -> Path:
+    """How far a training has come, and what a killed one left."""
+    path = folder.path / "training" / "0123456789abcdef" / "state.ckpt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    path.with_name(".tmp-state.ckpt-0").write_bytes(b"left")
+    return path
+
+
+def test_how_far_trainings_have_come_goes_only_if_asked_and_leaves_no_folder(folder, training, tmp_path):
+    found = collect_garbage([], tmp_path, delete=True)
+    assert kinds(found) == {training: "unfinished", training.with_name(".tmp-state.ckpt-0"): "temporary"}
+    assert (found["bytes"], training.exists()) == (4, True)
+    assert collect_garbage([], tmp_path, delete=True, unfinished=True)["bytes"] == 7
+    assert not (folder.path / "training").exists()
+    assert FeatureSet(folder.index).check()
+
+
+def test_trainings_go_with_their_feature_set(folder, training, tmp_path):
+    before = size_of([folder])
+    training.write_bytes(b"more weights")
+    assert size_of([folder]) == before + 5
+    assert removed(["set"], tmp_path)["left"] == []
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("linked", ["training", "training/0123456789abcdef"])
+def test_nothing_is_deleted_through_a_link_to_trainings(folder, training, tmp_path, tmp_path_factory, linked):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "mine"
+    (folder.path / linked).rename(elsewhere)
+    (folder.path / linked).symlink_to(elsewhere)
+    before = files_in(elsewhere)
+    assert collect_garbage([], tmp_path, delete=True, unfinished=True)["items"] == []
+    with pytest.raises(StoreError, match="a symbolic link leads to other folders"):
+        choose_to_remove(["set"], tmp_path, every=False)
+    assert files_in(elsewhere) == before
+
+
 def test_nothing_is_deleted_through_a_link_to_fits(folder, tmp_path, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "0.fit").write_bytes(b"mine")
