@@ -95,8 +95,8 @@ def test_mirrored_images_where_they_do_not_hurt_or_are_asked_for(augment, flip):
 
 
 def test_settings_come_by_rate_and_decays_over_the_rate_are_plain_numbers():
-    settings = plan_of("full", [600, 600])[0].settings
-    assert [(setting.rate, setting.weight_decay) for setting in settings[:4]] == [
+    tried = plan_of("full", [600, 600])[0].settings
+    assert [(setting.rate, setting.weight_decay) for setting in tried[:4]] == [
         (1e-3, 0.0), (1e-3, 0.01), (1e-3, 0.1), (3e-3, 0.0),
     ]  # fmt: skip
 
