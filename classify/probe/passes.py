@@ -69,9 +69,14 @@ class Passes:
 
 
 def cut(backend: Backend, blocks: Blocks, columns: int) -> Iterator[tuple[slice, Any]]:
-    """Cut blocks into chunks of as many rows as make a piece of work with so many logits a row."""
-    step = max(MIN_CHUNK_ROWS, backend.chunk // columns)
+    """Cut blocks into chunks alike for all cores, and of no more rows than make a piece of work with so many logits.
+
+    5,000 rows of 100 logits each are one piece of work; taken as one they would leave all cores but one idle.
+    """
+    most = max(MIN_CHUNK_ROWS, backend.chunk // columns)
     for at, block in blocks():
+        shares = backend.width * -(-len(block) // (backend.width * most))
+        step = max(MIN_CHUNK_ROWS, -(-len(block) // shares))
         for start in range(0, len(block), step):
             stop = min(start + step, len(block))
             yield slice(at.start + start, at.start + stop), block[start:stop]

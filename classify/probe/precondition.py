@@ -11,12 +11,12 @@ So r is FLOOR times the mean curvature at least. 4,000 x 512 x 10 to 1e-6, for C
 steps without a floor, about 31, 53, 80, 60 with one, and 73, 144, 207, 123 with a diagonal M.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import get_lapack_funcs, solve_triangular
 
 from classify.probe.backend import Backend
 from classify.probe.moments import Scalers
@@ -28,6 +28,8 @@ ROWS_PER_DIM = 4
 """Rows that the moments are estimated from, for each feature: more did not save evaluations."""
 STEPS_PER_OCTAVE = 2
 """Ridges within a factor of 2^(1/2) share a Cholesky factor."""
+COLUMNS = 256
+"""Of a triangle, multiplied at a time."""
 PASSES_SAVED = 15
 """Passes over the rows that a full factor saves at least against a diagonal one, measured at n from D to 25 D."""
 
@@ -85,9 +87,23 @@ class Applied:
         parts = []
         for at, factor in self.coordinates.runs(which, self.factors):
             flat = V[at].reshape(-1, V.shape[-1])
-            product = flat * factor if factor.ndim == 1 else flat @ (factor.T if transposed else factor)
+            product = flat * factor if factor.ndim == 1 else self._triangular(flat, factor, transposed)
             parts.append(product.reshape(V[at].shape))
         return parts[0] if len(parts) == 1 else self.backend.xp.concatenate(parts)
+
+    def _triangular(self, flat: Any, factor: Any, transposed: bool) -> Any:
+        """Multiply rows (m, D) by a lower triangle (D, D), or by its transpose, leaving out most of the zeros."""
+        product = self.backend.zeros(tuple(flat.shape), str(flat.dtype).rpartition(".")[2])
+
+        def fill(at: slice) -> None:
+            product[:, at] = (
+                flat[:, : at.stop] @ factor[at, : at.stop].T
+                if transposed
+                else flat[:, at.start :] @ factor[at.start :, at]
+            )
+
+        list(self.backend.map(fill, [slice(start, start + COLUMNS) for start in range(0, flat.shape[1], COLUMNS)]))
+        return product
 
 
 def ridge_keys(ridges: np.ndarray) -> np.ndarray:
@@ -95,20 +111,63 @@ def ridge_keys(ridges: np.ndarray) -> np.ndarray:
     return np.round(STEPS_PER_OCTAVE * np.log2(ridges)).astype(np.int64)
 
 
-def make_coordinates(
-    rows: Rows, scalers: Scalers, ridges: np.ndarray, curvature: float, columns: int, backend: Backend
-) -> Coordinates:
-    """Choose coordinates for problems of these ridges (P,), their keys ascending, and of `columns` columns in all."""
-    Z = _sample(rows, scalers, ROWS_PER_DIM * rows.shape[1])
-    spread = curvature * (Z**2).mean(axis=0, dtype=np.float64)
-    keys, factor_of = np.unique(ridge_keys(np.maximum(ridges, FLOOR * spread.mean())), return_inverse=True)
-    grid = [2.0 ** (key / STEPS_PER_OCTAVE) for key in keys.tolist()]
-    if pays(rows.shape, len(grid), columns):
-        moments = (Z.T @ Z).astype(np.float64) * (curvature / len(Z))
-        factors = list(backend.map(partial(_inverse_factor, moments), grid))
-    else:
-        factors = [((spread + ridge) ** -0.5).astype(np.float32) for ridge in grid]
-    return Coordinates(tuple(factors), factor_of, curvature)
+@dataclass(eq=False)
+class Factors:
+    """Factors for problems on these rows under these scalers, each made once: calls that follow find them here.
+
+    `curvature` is that of the loss beside Z'Z, see above. `moments` (D, D) float32 are there once a full factor has
+    paid; `made` has the last call's factors by the keys of their ridges.
+    """
+
+    rows: Rows
+    scalers: Scalers
+    curvature: float
+    moments: np.ndarray | None = None
+    made: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """The diagonal of the moments: (D,) float64."""
+        return self.curvature * (self._sample() ** 2).mean(axis=0, dtype=np.float64)
+
+    def coordinates(self, ridges: np.ndarray, columns: int, backend: Backend) -> Coordinates:
+        """Choose coordinates for problems of these ridges (P,), their keys ascending, of `columns` columns in all."""
+        floor = FLOOR * self.spread.mean()
+        keys, factor_of = np.unique(ridge_keys(np.maximum(ridges, floor)), return_inverse=True)
+        if self.moments is None and pays(self.rows.shape, len(keys), columns):
+            self.moments, self.made = self._moments(backend), {}
+        factors = backend.map(lambda key: self.made[key] if key in self.made else self._factor(key), keys.tolist())
+        self.made = dict(zip(keys.tolist(), factors, strict=True))
+        return Coordinates(tuple(self.made.values()), factor_of, self.curvature)
+
+    def _factor(self, key: int) -> np.ndarray:
+        """Return inv(L) with L L' = moments + ridge I, lower triangular (D, D), or the diagonal (D,) of one like it.
+
+        In float32: by the floor of the ridge the condition is no more than D / FLOOR.
+        """
+        ridge = 2.0 ** (key / STEPS_PER_OCTAVE)
+        if self.moments is None:
+            return ((self.spread + ridge) ** -0.5).astype(np.float32)
+        M = self.moments.copy()
+        M[np.diag_indices_from(M)] += np.float32(ridge)
+        L = np.linalg.cholesky(M)
+        (invert,) = get_lapack_funcs(("trtri",), (L,))
+        inverse, _ = invert(L.T)  # an upper triangle to LAPACK, which counts by columns
+        return inverse.T
+
+    def _moments(self, backend: Backend) -> np.ndarray:
+        Z = self._sample()
+        parts = backend.map(lambda part: part.T @ part, np.array_split(Z, backend.width))
+        return np.sum(list(parts), axis=0) * np.float32(self.curvature / len(Z))
+
+    def _sample(self) -> np.ndarray:
+        """Standardise evenly spaced rows by the mean of all scalers: -> (m, D) float32."""
+        n, dims = self.rows.shape
+        at = np.unique(np.linspace(0, n - 1, min(n, ROWS_PER_DIM * dims)).astype(np.int64))
+        Z = self.rows.take(at).astype(np.float32, copy=False)
+        Z -= self.scalers.mean.mean(axis=0).astype(np.float32)
+        Z *= (1 / self.scalers.scale).mean(axis=0).astype(np.float32)
+        return Z
 
 
 def pays(shape: tuple[int, int], n_factors: int, columns: int) -> bool:
@@ -116,24 +175,6 @@ def pays(shape: tuple[int, int], n_factors: int, columns: int) -> bool:
     n, dims = shape
     cost = min(n, ROWS_PER_DIM * dims) * dims**2 + n_factors * dims**3 + PASSES_SAVED * 4 * dims**2 * columns
     return n >= dims and cost < PASSES_SAVED * 4 * n * dims * columns
-
-
-def _sample(rows: Rows, scalers: Scalers, m: int) -> np.ndarray:
-    """Standardise evenly spaced rows by the mean of all scalers: -> (m, D) float32."""
-    n = rows.shape[0]
-    at = np.unique(np.linspace(0, n - 1, min(n, m)).astype(np.int64))
-    Z = rows.take(at).astype(np.float32, copy=False)
-    Z -= scalers.mean.mean(axis=0).astype(np.float32)
-    Z *= (1 / scalers.scale).mean(axis=0).astype(np.float32)
-    return Z
-
-
-def _inverse_factor(moments: np.ndarray, ridge: float) -> np.ndarray:
-    """Return inv(L) with L L' = moments + ridge I: (D, D) -> (D, D), lower triangular."""
-    M = moments.copy()
-    M[np.diag_indices_from(M)] += ridge
-    L = np.linalg.cholesky(M)
-    return np.ascontiguousarray(solve_triangular(L, np.eye(len(L)), lower=True), np.float32)
 
 
 def _solve(factor: np.ndarray, flat: np.ndarray) -> np.ndarray:

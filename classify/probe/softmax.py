@@ -16,7 +16,7 @@ from classify.probe.lbfgs import PAIRS, Limits, minimise
 from classify.probe.moments import Scalers, mean_std
 from classify.probe.objective import Asked, Fold, Objective, Problems, lay_out
 from classify.probe.passes import LOSSES, NEVER, Passes
-from classify.probe.precondition import Coordinates, make_coordinates
+from classify.probe.precondition import Coordinates, Factors
 from classify.probe.rows import Rows
 from classify.probe.solutions import Solutions
 from extract.errors import OptionError, unknown
@@ -56,9 +56,9 @@ def fit_softmax(
     "softmax" takes codes y (n,), and a class that a mask lacks gets no weights and a score that never wins. "sigmoid"
     takes y (n, k) of 0 and 1, one class against the rest each; a class that all or none of a mask's N rows have gets
     weights 0 and the logit of (n + 1/2) / (N - n + 1/2). `weights` (n,) count rows several times over. `start` holds
-    solutions for the same masks: a problem sets out from the one of the nearest C. Problems that end without reaching
-    `tol`, after `max_iter` steps in either precision at most, are kept, and say so. Raises FitError for a mask without
-    rows, and for features that are no numbers.
+    solutions for the same rows and masks: a problem sets out from what those of the nearest C lead to. Problems that
+    end without reaching `tol`, after `max_iter` steps in either precision at most, are kept, and say so. Raises
+    FitError for a mask without rows, and for features that are no numbers.
     """
     if loss not in LOSSES:
         unknown("loss", loss, LOSSES, OptionError)
@@ -70,9 +70,12 @@ def fit_softmax(
     watch.start("fitting", len(problems))
     with open_backend(device) as backend:
         laid = lay_out(asked, problems)
-        solver = _Solver.of(asked, laid, Limits(tolerances(laid.ridge, tol, gap), max_iter), backend, watch)
+        known = start.factors if start else None
+        factors = known or Factors(rows, scaled, CURVATURE[loss](n_classes))
+        solver = _Solver.of(asked, laid, Limits(tolerances(laid.ridge, tol, gap), max_iter), factors, backend, watch)
         parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(asked, len(problems))]
-        return _gather(replace(asked, scalers=scalers), laid, problems, parts, np.asarray(solver.limits.tol))
+        solved = _gather(replace(asked, scalers=scalers), laid, problems, parts, np.asarray(solver.limits.tol))
+        return replace(solved, factors=factors)
 
 
 def tolerances(ridge: np.ndarray, tol: float, gap: float | None) -> np.ndarray:
@@ -123,11 +126,11 @@ class _Solver:
     unit: float
 
     @classmethod
-    def of(cls, asked: Asked, problems: Problems, limits: Limits, backend: Backend, watch: Progress) -> "_Solver":
-        k, softmax = asked.n_classes, asked.loss == "softmax"
-        coordinates = make_coordinates(
-            asked.rows, asked.scalers, problems.ridge, CURVATURE[asked.loss](k), k * len(problems.order), backend
-        )
+    def of(
+        cls, asked: Asked, problems: Problems, limits: Limits, factors: Factors, backend: Backend, watch: Progress
+    ) -> "_Solver":
+        softmax = asked.loss == "softmax"
+        coordinates = factors.coordinates(problems.ridge, asked.n_classes * len(problems.order), backend)
         y = backend.array(asked.y, "int64") if softmax else backend.array(asked.y.T, "float32")
         weight = backend.array(asked.masks * asked.counts.astype(np.float32), "float32")
         passes = Passes(backend, backend.blocks(asked.rows), y, weight, asked.loss)
@@ -135,14 +138,17 @@ class _Solver:
         return cls(problems, limits, passes, fold, coordinates, watch, asked.unit)
 
     def start(self, numbers: np.ndarray, solved: Solutions | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights (A, k, D) and biases (A, k) to set out from: the nearest of `solved`, or 0 and the prior."""
+        """Return weights (A, k, D) and biases (A, k) to set out from: what `solved` leads to, or 0 and the prior."""
         mask, live = self.problems.mask[numbers], self.problems.live[self.problems.mask[numbers]]
         W = np.zeros((*live.shape, self.fold.mean.shape[1]))
         b = np.where(live, self.problems.prior[mask], 0.0)
+        if solved is None:
+            return W, b
         for at, number in enumerate(numbers):
-            near = _nearest(solved, int(mask[at]), float(self.problems.C[number])) if solved else None
-            if solved and near is not None:
-                W[at], b[at] = solved.coef[near] * self.unit, np.where(live[at], solved.intercept[near], 0.0)
+            near, share = solved.between(int(mask[at]), float(self.problems.C[number]))
+            if near:
+                W[at] = np.tensordot(share, solved.coef[near], 1) * self.unit
+                b[at] = share @ np.where(live[at], solved.intercept[near], 0.0)
         return W, b
 
     def solve(self, numbers: np.ndarray, W: np.ndarray, b: np.ndarray) -> _Part:
@@ -164,12 +170,6 @@ class _Solver:
     def _objective(self, numbers: np.ndarray, dtype: str) -> Objective:
         applied = self.coordinates.on(self.passes.backend, dtype)
         return Objective(self.passes, self.problems, numbers, applied, self.fold, dtype)
-
-
-def _nearest(solved: Solutions, mask: int, C: float) -> int | None:
-    """Return the solution for the same mask whose C is nearest by its logarithm."""
-    mine = [p for p, (each, _) in enumerate(solved.problems) if each == mask]
-    return min(mine, key=lambda p: abs(np.log(solved.problems[p][1] / C)), default=None)
 
 
 def _batches(asked: Asked, n: int) -> list[np.ndarray]:

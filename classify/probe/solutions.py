@@ -1,7 +1,7 @@
 """What fitting many logistic regressions gives: a linear head each, and scores of the rows it was not fitted on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +11,13 @@ from classify.probe.moments import Scalers
 from classify.probe.objective import Fold
 from classify.probe.passes import NEVER, cut
 from classify.probe.path import code_type
+from classify.probe.precondition import Factors
 from classify.probe.rows import Rows
 from classify.scoring import absent_last
+
+NEAR = 2
+"""Solutions to either side of a C that its own is estimated from."""
+BY_PROBLEM = ("coef", "intercept", "converged", "n_iter", "grad", "objective", "in_float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,28 @@ class Solutions:
     grad: np.ndarray
     objective: np.ndarray
     in_float64: np.ndarray
+    factors: Factors | None = None
+
+    def joined(self, others: "Solutions | None") -> "Solutions":
+        """Return these and others, of the same masks, as one."""
+        if others is None:
+            return self
+        both = {name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in BY_PROBLEM}
+        return replace(self, problems=self.problems + others.problems, **both)
+
+    def between(self, mask: int, C: float) -> tuple[list[int], np.ndarray]:
+        """Estimate the solution of a mask at another C: -> numbers of solutions (m,), and the weight (m,) of each.
+
+        The polynomial in log C through NEAR solutions to either side (Lagrange's form); what lies beyond all of them
+        is not guessed at, and is said to be the nearest.
+        """
+        known = sorted({each: p for p, (own, each) in enumerate(self.problems) if own == mask}.items())
+        below, above = [at for at in known if at[0] < C][-NEAR:], [at for at in known if at[0] >= C][:NEAR]
+        near = [*below, *above] if below and above else [*below[-1:], *above[:1]]
+        x = np.log([each for each, _ in near])
+        apart = x[:, None] - x + np.eye(len(x))
+        ratios = np.where(np.eye(len(x), dtype=bool), 1.0, (np.log(C) - x) / apart)
+        return [p for _, p in near], ratios.prod(axis=1)
 
     def linear(self, p: int) -> Linear:
         """Return one problem's head."""

@@ -123,7 +123,8 @@ def _try(
     predicted = np.empty((len(Cs), len(task)), dtype=code_type(task.n_classes))
     fine = np.ones(len(Cs), dtype=bool)
     for number, batch in enumerate(batches):
-        before[number] = solutions = _solve(task, batch, Cs, SEARCH_TOL, SEARCH_GAP, before[number])
+        solutions = _solve(task, batch, Cs, SEARCH_TOL, SEARCH_GAP, before[number])
+        before[number] = solutions.joined(before[number])
         fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
         codes = out_of_fold_codes(batch.rows, solutions, batch.outside, task.device)
         tested = batch.outside.any(axis=0)

@@ -4,7 +4,7 @@ import pytest
 from classify.probe import precondition
 from classify.probe.backend import numpy_backend
 from classify.probe.moments import scalers
-from classify.probe.precondition import FLOOR, make_coordinates, pays
+from classify.probe.precondition import FLOOR, Factors, pays
 from classify.probe.rows import array_rows
 
 N, DIMS = 300, 12
@@ -20,9 +20,12 @@ def rows():
 def coordinates(rows, monkeypatch, full):
     monkeypatch.setattr(precondition, "pays", lambda *_: full)
     with numpy_backend() as backend:
-        fitted = scalers(rows, np.ones((1, N), bool), "std")
-        found = make_coordinates(rows, fitted, RIDGES, 0.1, 40, backend)
+        found = factors_of(rows).coordinates(RIDGES, 40, backend)
         return found, found.on(backend, "float64")
+
+
+def factors_of(rows):
+    return Factors(rows, scalers(rows, np.ones((1, N), bool), "std"), 0.1)
 
 
 def test_a_full_factor_flattens_the_curvature_it_was_made_for(rows, monkeypatch):
@@ -40,8 +43,10 @@ def test_problems_below_the_floor_share_a_factor(rows, monkeypatch):
     assert found.factor_of.tolist() == [0, 0, 1, 2]
 
 
+@pytest.mark.parametrize("columns", [5, 256])
 @pytest.mark.parametrize("full", [True, False])
-def test_coordinates_lead_back_to_weights_and_gradients_are_their_adjoint(rows, monkeypatch, full):
+def test_coordinates_lead_back_to_weights_and_gradients_are_their_adjoint(rows, monkeypatch, full, columns):
+    monkeypatch.setattr(precondition, "COLUMNS", columns)
     found, applied = coordinates(rows, monkeypatch, full)
     rng = np.random.default_rng(1)
     W, G = rng.normal(size=(2, 3, 5, DIMS))
@@ -49,6 +54,20 @@ def test_coordinates_lead_back_to_weights_and_gradients_are_their_adjoint(rows, 
     U = found.of_weights(W, which)
     assert applied.weights(U, which) == pytest.approx(W, rel=1e-6, abs=1e-9)
     assert np.sum(applied.gradient(G, which) * U) == pytest.approx(np.sum(G * W), rel=1e-6)
+
+
+def test_what_a_call_made_the_next_one_finds(rows, monkeypatch):
+    monkeypatch.setattr(precondition, "pays", lambda *_: True)
+    asked = factors_of(rows)
+    with numpy_backend() as backend:
+        first = asked.coordinates(RIDGES, 40, backend)
+        monkeypatch.setattr(Factors, "_sample", None)
+        again = asked.coordinates(RIDGES[1:3], 40, backend)
+        assert again.factors[0] is first.factors[0]
+        assert again.factors[1] is first.factors[1]
+        other = asked.coordinates(np.array([100.0]), 40, backend).factors[0]
+    inverse = np.linalg.inv(np.linalg.cholesky(asked.moments + 2.0 ** (13 / 2) * np.eye(DIMS)))
+    assert other == pytest.approx(inverse, abs=1e-5)
 
 
 def test_a_full_factor_is_for_many_columns_and_for_many_rows():

@@ -232,6 +232,16 @@ def test_a_start_that_is_near_saves_steps_and_ends_where_others_end():
     assert again.n_iter[0] <= 1
 
 
+def test_between_two_that_are_known_a_start_is_nearer_than_either():
+    X, y = features(400, 30)
+    masks = some_masks(400)
+    known = [(0, C) for C in (0.01, 0.1, 1.0, 10.0)]
+    before = fit(X, y, masks, known, **TIGHT)
+    nearest = fit(X, y, masks, [(0, 1.0)], **TIGHT)
+    steps = [fit(X, y, masks, [(0, 0.3)], start=start, tol=1e-6).n_iter[0] for start in (before, nearest)]
+    assert steps[0] < 0.7 * steps[1]
+
+
 @contextmanager
 def torch_on_cpu(device):
     with torch_backend("cpu") as backend:

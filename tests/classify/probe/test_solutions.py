@@ -1,4 +1,5 @@
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,39 @@ def test_no_chunk_holds_more_scores_than_it_may(solved, monkeypatch):
     parts = list(predict_masked(array_rows(X), fitted))
     assert max(len(at) for _, at, _ in parts) <= 5
     assert sum(len(at) for _, at, _ in parts) == sum((~fitted.masks[m]).sum() for m, _ in fitted.problems)
+
+
+@pytest.mark.parametrize(("C", "near"), [(0.1, 4), (0.003, 3), (100.0, 3), (0.01, 3), (1e-4, 1), (1e5, 1)])
+def test_what_lies_between_is_estimated_by_a_polynomial_of_the_nearest_and_what_lies_beyond_is_the_nearest(
+    solved, C, near
+):
+    _, fitted = solved
+    known = [0.001, 0.01, 1.0, 10.0, 1e3]
+    problems = tuple((mask, each) for each in known for mask in (0, 1))
+    numbers, share = replace(fitted, problems=problems).between(1, C)
+    assert {problems[p][0] for p in numbers} == {1}
+    assert len(numbers) == near
+    assert share.sum() == pytest.approx(1)
+    x = np.log([problems[p][1] for p in numbers])
+    for power in range(near) if near > 1 else ():
+        assert share @ x**power == pytest.approx(np.log(C) ** power)
+    if near == 1:
+        assert problems[numbers[0]][1] in (known[0], known[-1])
+
+
+def test_a_mask_that_nothing_is_known_of_is_not_guessed_at(solved):
+    assert solved[1].between(7, 1.0)[0] == []
+
+
+def test_solutions_are_joined_with_all_that_belongs_to_a_problem(solved):
+    _, fitted = solved
+    other = replace(fitted, problems=tuple((mask, C * 3) for mask, C in fitted.problems), coef=fitted.coef + 1)
+    both = other.joined(fitted)
+    assert both.problems == other.problems + fitted.problems
+    assert np.array_equal(both.linear(1).coef, other.linear(1).coef)
+    assert np.array_equal(both.linear(7).coef, fitted.linear(1).coef)
+    assert all(len(getattr(both, name)) == 12 for name in solutions.BY_PROBLEM)
+    assert fitted.joined(None) is fitted
 
 
 def test_torch_scores_alike(solved, monkeypatch):
