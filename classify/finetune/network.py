@@ -128,12 +128,12 @@ class Network(nn.Module):
         """Return an optimizer's parameter groups: all that may ever train, by rate and weight decay.
 
         The rate is multiplied by `layer_decay` for each block from the head on down, the first below it included, and
-        by `head_rate` for the head; parameters of one dimension and biases do not decay (both as in timm). The rate is
-        also kept as `initial_lr`, for schedules.
+        by `head_rate` for the head; biases and parameters of one dimension, such as ConvNeXt's scales (C, 1, 1), do not
+        decay (both as in timm). The rate is also kept as `initial_lr`, for schedules.
         """
         found: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, value, rate in self._rated(setting.rate, plan):
-            plain = value.ndim <= 1 or name.endswith(".bias")
+            plain = value.squeeze().ndim <= 1 or name.endswith(".bias")
             found.setdefault((rate, 0.0 if plain else setting.weight_decay), []).append(value)
         return [
             {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}

@@ -216,6 +216,16 @@ def test_estimating_changes_statistics_alone_and_restores_the_modes():
     assert [module.momentum for module in net.modules() if isinstance(module, nn.BatchNorm2d)] == momenta
 
 
+def test_estimating_takes_neither_dropout_nor_memory_for_gradients(monkeypatch):
+    net, reference, with_gradients = network().train(), network().eval(), []
+    features = net.features
+    monkeypatch.setattr(net, "features", lambda x: with_gradients.append(torch.is_grad_enabled()) or features(x))
+    recalibrate(net, [maps()])
+    recalibrate(reference, [maps()])
+    assert with_gradients == [False]
+    assert same(net.state(), reference.state())
+
+
 def test_after_estimating_the_statistics_are_frozen():
     net = network(bn="recalibrate")
     recalibrate(net, [maps()])

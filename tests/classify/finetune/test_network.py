@@ -14,6 +14,7 @@ from classify.finetune.network import Network
 from classify.finetune.plan import Plan, Setting
 from classify.tuning import BN_MODES
 from extract.errors import FitError, OptionError
+from extract.parts import TAIL, Parts
 from extract.taps import Cut
 
 CLASSES = 3
@@ -222,7 +223,7 @@ def test_maps_stay_as_they_are_though_layers_work_in_place(dtype):
     parts = tiny_parts()
     tail = nn.Sequential(nn.Hardswish(inplace=True), parts.tail.module).eval()
     blocks = tuple(tuple(f"1.{name}" for name in block) for block in parts.blocks)
-    inside = replace(parts, tail=Cut(tail, lambda x: {"tail": tail(x)}), blocks=blocks)
+    inside = replace(parts, tail=Cut(tail, lambda x: {TAIL: tail(x)}), blocks=blocks)
     net, x = Network(inside, CLASSES, PRESET, bn="frozen"), maps().to(dtype)
     assert net(x).dtype == torch.float32
     assert torch.equal(x, maps().to(dtype))
@@ -299,6 +300,34 @@ def test_blocks_that_are_closed_again_do_not_drift_on_old_gradients_momentum_or_
     assert changed(net, before) == {"head.weight", "head.bias"}
 
 
+def flat_parts() -> Parts:
+    """A tail of layers side by side, with dropout before each convolution, as the classifiers of AlexNet and VGG."""
+    layers = [nn.Dropout(), nn.Conv2d(4, 5, 3), nn.Dropout(), nn.Conv2d(5, WIDTH, 3), nn.Dropout()]
+    tail = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    blocks = (("1.weight", "1.bias"), ("3.weight", "3.bias"))
+    return replace(tiny_parts(), tail=Cut(tail, lambda x: {TAIL: tail(x)}), blocks=blocks)
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "active"),
+    [(None, [True, True, True]), (2, [True, True, True]), (1, [False, False, True]), (0, [False, False, False])],
+)
+def test_dropout_below_the_lowest_layer_that_trains_is_off(n_blocks, active):
+    net = Network(flat_parts(), CLASSES, PRESET, bn="train")
+    net.unfreeze(n_blocks)
+    net.train()
+    assert [module.training for module in net.tail if isinstance(module, nn.Dropout)] == active
+
+
+def test_a_trunk_is_frozen_however_it_comes():
+    parts = tiny_parts()
+    parts.trunk.module.train().requires_grad_(True)
+    net = Network(parts, CLASSES, PRESET, bn="train")
+    frozen = net.frozen_digest()
+    steps(net)
+    assert net.frozen_digest() == frozen
+
+
 def test_unfreezing_in_training_mode_takes_effect_at_once():
     net = network(bn="train").train()
     net.unfreeze(1)
@@ -324,6 +353,18 @@ def test_rates_fall_from_the_head_down_and_plain_parameters_do_not_decay():
         **{f"tail.one.{name}": (0.025, 0.0) for name in ("bn.weight", "bn.bias")},
         "tail.one.conv.weight": (0.025, 0.02),
     }
+
+
+def test_scales_of_channels_do_not_decay():
+    parts = tiny_parts()
+    tail = parts.tail.module
+    tail.register_parameter("layer_scale", nn.Parameter(torch.ones(4, 1, 1)))
+    net = Network(replace(parts, blocks=(("layer_scale", *parts.blocks[0]), parts.blocks[1])), 3, PRESET, bn="frozen")
+    decays = {
+        id(value): group["weight_decay"] for group in net.groups(Setting(0.1, 0.02), PLAN) for value in group["params"]
+    }
+    assert decays[id(tail.layer_scale)] == 0
+    assert decays[id(tail.one.conv.weight)] == 0.02
 
 
 @pytest.mark.parametrize("bn", BN_MODES)
