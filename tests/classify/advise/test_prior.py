@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from classify.advise.prior import SD, TRANSFER_SD, Measured, Prediction, predict
+
+ERRORS = st.floats(0.0, 1.0)
+MEASURED = st.lists(st.builds(Measured, st.floats(-0.3, 0.3), st.floats(0.0, 0.2)), max_size=4)
+
+
+@pytest.mark.parametrize(("error", "gain"), [(0.1, 0.022), (0.4, 0.217), (0.9, 0.542)])
+def test_the_prior_is_the_published_line(error, gain):
+    found = predict(error)
+    assert (found.mean, found.sd, found.top) == (pytest.approx(gain), SD, error)
+
+
+def test_on_the_published_table_the_prior_says_what_it_said_of_them():
+    # CIFAR-10, ResNet-18: an error of 8.36 % and a gain of 5.5 points; Cars: 54.33 % and 42.55.
+    assert predict(0.0836).quantile(0.975) > 0.055
+    assert predict(0.5433).quantile(0.975) > 0.4255
+    assert predict(0.0836).above(0.01) == pytest.approx(norm.sf((0.01 - (-0.043 + 0.65 * 0.0836)) / 0.08))
+
+
+@pytest.mark.parametrize(("mean", "sd", "top"), [(0.02, 0.08, 0.1), (-0.2, 0.05, 0.3), (0.5, 0.1, 0.3), (0.1, 0.01, 1)])
+def test_the_clipped_gain_agrees_with_quadrature(mean, sd, top):
+    found = Prediction(mean, sd, top)
+    p = (np.arange(400_000) + 0.5) / 400_000
+    drawn = np.clip(norm.ppf(p, mean, sd), 0, top)
+    assert found.expected == pytest.approx(drawn.mean(), abs=1e-6)
+    assert found.quantile(0.3) == pytest.approx(np.quantile(drawn, 0.3), abs=1e-6)
+    for gain in (0.0, 0.01, 0.08):
+        assert found.above(gain) == pytest.approx((drawn > gain).mean(), abs=1e-5)
+
+
+def test_a_measurement_moves_the_gain_by_its_own_error_and_by_how_ways_differ():
+    error, seen = 0.2, Measured(0.05, 0.02)
+    found = predict(error, [seen])
+    g = np.linspace(-0.6, 0.8, 20_001)
+    weight = norm.pdf(g, 0.087, SD) * norm.pdf(seen.gain, g, np.hypot(seen.error, TRANSFER_SD))
+    mean = (g * weight).sum() / weight.sum()
+    assert found.mean == pytest.approx(mean, abs=1e-9)
+    assert found.sd == pytest.approx(np.sqrt(((g - mean) ** 2 * weight).sum() / weight.sum()), abs=1e-9)
+
+
+def test_the_gain_over_the_best_agrees_with_a_grid_over_both_gains():
+    error, seen = 0.2, (Measured(0.05, 0.02), Measured(-0.01, 0.03))
+    found = predict(error, seen, best=0)
+    step = np.linspace(-0.4, 0.5, 151)
+    G, G0, G1 = np.meshgrid(step, step, step, indexing="ij")
+    weight = norm.pdf(G, 0.087, SD) * norm.pdf(G0, G, TRANSFER_SD) * norm.pdf(G1, G, TRANSFER_SD)
+    for truth, each in ((G0, seen[0]), (G1, seen[1])):
+        weight = weight * norm.pdf(each.gain, truth, each.error)
+    over = G - G0
+    mean = (over * weight).sum() / weight.sum()
+    assert found.mean == pytest.approx(mean, abs=1e-6)
+    assert found.sd == pytest.approx(np.sqrt(((over - mean) ** 2 * weight).sum() / weight.sum()), abs=1e-5)
+    assert found.top == pytest.approx(0.15)
+
+
+@given(ERRORS, MEASURED)
+def test_probabilities_fall_with_the_gain_and_means_lie_within_the_interval_of_what_can_be(error, measured):
+    found = predict(error, measured)
+    said = [found.above(gain) for gain in (0.0, 0.01, 0.05, 0.2, 1.0)]
+    assert said == sorted(said, reverse=True)
+    assert said[-1] == 0
+    assert all(0 <= p <= 1 for p in said)
+    assert -1e-12 <= found.expected <= found.top + 1e-12
+    assert 0 <= found.quantile(0.025) <= found.quantile(0.975) <= found.top
+
+
+@given(ERRORS, MEASURED, st.integers(0, 3))
+def test_measurements_only_narrow_it_and_their_order_is_nothing(error, measured, at):
+    found = predict(error, measured)
+    assert found.sd <= SD + 1e-12
+    again = predict(error, measured[::-1])
+    assert (again.mean, again.sd) == (pytest.approx(found.mean, abs=1e-9), pytest.approx(found.sd))
+    if at < len(measured):
+        plain, turned = predict(error, measured, at), predict(error, measured[::-1], len(measured) - 1 - at)
+        assert (turned.mean, turned.sd) == (pytest.approx(plain.mean, abs=1e-9), pytest.approx(plain.sd))
+
+
+def test_nothing_is_gained_where_nothing_is_wrong_or_no_more_than_is_asked_for():
+    assert predict(0.0).expected == 0
+    assert predict(0.008).above(0.01) == 0
+    assert predict(0.1, [Measured(0.095, 0.01)], best=0).above(0.01) == 0
+
+
+def test_what_is_said_is_the_gain_its_interval_and_the_probability():
+    said = predict(0.3).as_dict(0.01)
+    assert list(said) == ["gain", "low", "high", "p"]
+    assert said["low"] <= said["gain"] <= said["high"]
