@@ -1,3 +1,4 @@
+import io
 import os
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch
 from tiny_training import TinyExamples, silent, tiny_job, tiny_network
 from torch.nn import functional as F
 
+from classify.finetune.checkpoint import MAGIC
 from classify.finetune.job import Device, Outcome
 from classify.finetune.log import Log
 from classify.finetune.loop import train
@@ -160,6 +162,40 @@ def test_what_is_finished_is_read_and_not_computed(examples, tmp_path):
     assert examples.closed == 1
 
 
+def test_what_is_finished_keeps_no_more_than_what_came_of_it(examples, tmp_path):
+    run(examples, tmp_path, stop_at=4)
+    begun = torch.load(io.BytesIO(next(tmp_path.iterdir()).read_bytes()[len(MAGIC) + 64 :]), weights_only=True)
+    assert begun["live"].keys() == {"network", "optimizer", "ema"}
+    run(examples, tmp_path)
+    done = torch.load(io.BytesIO(next(tmp_path.iterdir()).read_bytes()[len(MAGIC) + 64 :]), weights_only=True)
+    assert done["live"] is None
+
+
+def test_who_goes_on_knows_all_looks_and_the_time_it_took(examples, tmp_path):
+    first = run(examples, tmp_path, stop_at=8)
+    log = silent()
+    done = run(examples, tmp_path, log=log)
+    assert [row["step"] for row in log.rows] == [0, 4, 8, 12]
+    assert [row["seconds"] for row in done.history[:3]] == [row["seconds"] for row in first.history]
+    assert done.history[3]["seconds"] >= first.history[2]["seconds"]
+
+
+def test_blocks_open_one_after_the_other_and_all_are_open_afterwards(examples, tmp_path):
+    network, seen = tiny_network(), []
+    network.register_forward_pre_hook(lambda module, _: seen.append(opened(network)) if module.training else None)
+    run(examples, tmp_path, network=network, stop_at=4, gradual=True)
+    assert len(network.blocks) == 2
+    assert seen == [0, 0, 0, 1]
+    assert opened(network) == 2
+    run(examples, tmp_path, network=network, gradual=True)
+    assert seen[4:] == [1, 1, *[2] * 6]
+
+
+def opened(network) -> int:
+    parameters = dict(network.tail.named_parameters())
+    return sum(any(parameters[name].requires_grad for name in block) for block in network.blocks)
+
+
 def test_a_folder_with_another_training_is_refused(examples, tmp_path):
     run(examples, tmp_path)
     with pytest.raises(TrainingError, match=r"holds another training.*Take another folder"):
@@ -218,6 +254,11 @@ def test_a_loss_that_is_no_number_ends_a_trial_and_is_an_error_elsewhere(example
 def test_a_loss_that_is_no_number_is_found_long_before_a_look(examples, tmp_path):
     with pytest.raises(TrainingError, match="by step 10, "):
         run(examples, tmp_path, rate=1e30, clip_norm=0.0, steps=200, evaluate_every=100)
+
+
+def test_a_validation_loss_that_is_no_number_is_one_too(examples, tmp_path):
+    with pytest.raises(TrainingError, match="by step 1, "):
+        run(examples, tmp_path, rate=1e30, clip_norm=0.0, evaluate_every=1)
 
 
 CUDA, HOST = torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")
