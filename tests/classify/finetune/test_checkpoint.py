@@ -1,6 +1,4 @@
 import os
-import pickle
-from hashlib import sha256
 
 import pytest
 import torch
@@ -70,28 +68,6 @@ def test_one_changed_bit_anywhere_makes_it_a_miss_or_another_training(folder, at
 def test_one_that_was_cut_short_is_a_miss(folder, n_bytes):
     (folder / FILE).write_bytes((folder / FILE).read_bytes()[:n_bytes])
     assert read(folder, DIGEST) is None
-
-
-class Command:
-    """Runs a command when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
-
-
-@pytest.mark.parametrize("body", [pickle.dumps(Command(), 2), pickle.dumps({"step": Command()}, 2), b"words", b""])
-def test_what_it_holds_is_never_run(folder, body, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (folder / FILE).write_bytes(MAGIC + bytes.fromhex(DIGEST) + sha256(body).digest() + body)
-    assert read(folder, DIGEST) is None
-    assert not (tmp_path / "ran").exists()
-
-
-def test_no_command_of_an_archive_of_torchs_is_run(folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    write(folder, DIGEST, {"step": Command()})
-    assert read(folder, DIGEST) is None
-    assert not (tmp_path / "ran").exists()
 
 
 def test_a_full_disk_is_told_and_the_one_before_stays(folder, monkeypatch):
