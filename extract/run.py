@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,19 @@ def _estimate(job: Job, plan: Plan) -> dict[str, float | None]:
 
 def open_job(spec: ExtractSpec, progress: Progress) -> Job:
     """Open the source and the backbone; their features lie in CACHE/NAME/KEY12."""
-    source = open_source(spec.data, spec.root)
+    source = chosen(open_source(spec.data, spec.root), spec.only)
     for note in source.notes:
         progress.note(note)
     extractor = build_extractor(spec)
     folder = spec.cache / (spec.name or source.name) / extractor.recipe.key[:KEY_DIGITS]
     return Job(spec, source, extractor, folder, progress)
+
+
+def chosen(source: Source, only: frozenset[str] | None) -> Source:
+    """Return a source with the records of these ids, of all by default."""
+    if only is None:
+        return source
+    return replace(source, records=tuple(record for record in source.records if record.id in only))
 
 
 def plan_of(job: Job, stored: Sequence[Shard], *, remember: Callable[[ById], None]) -> tuple[Plan, Contents]:
@@ -158,7 +165,8 @@ def plan_of(job: Job, stored: Sequence[Shard], *, remember: Callable[[ById], Non
         remember=remember,
     )
     entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
-    check_same_data(job.folder, job.source.origin, entries)
+    if job.spec.only is None:  # some of them say nothing of what the others are
+        check_same_data(job.folder, job.source.origin, entries)
     shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // job.row_bytes))
     return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
 

@@ -317,7 +317,8 @@ class ExtractSpec:
     `device` may name several, separated by commas: one process each. No `batch_size`: as many images as the network's
     input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads
     every file again, whatever its times say, and every byte of the cache; `retry_failed` computes bad rows again;
-    `wait` waits for another extraction of the same features instead of giving up.
+    `wait` waits for another extraction of the same features instead of giving up. `only` names by their ids the images
+    that are wanted, of all that DATA has.
     """
 
     data: str
@@ -341,6 +342,7 @@ class ExtractSpec:
     rehash: bool = False
     retry_failed: bool = False
     wait: bool = False
+    only: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         for kind, known in (("precision", PRECISIONS), ("store", STORES)):

@@ -1,1 +1,1 @@
-"""The case measured, not guessed: how near the images are to what a network knows, how many they are, what would pay."""
+"""The case measured, not guessed: how near the images are to what a network knows, how many, and what would pay."""

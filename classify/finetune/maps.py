@@ -5,24 +5,23 @@ and under the same guards as features are.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from classify.finetune.again import extraction_again
 from extract.backbones import read_state
 from extract.errors import FitError
-from extract.images import DECODERS
 from extract.parts import trunk_digest
 from extract.progress import Progress
 from extract.run import extract
-from extract.spec import MAP_POOL, BackboneSpec, ExtractSpec, Recipe, Status, Tap, available_cores
+from extract.spec import MAP_POOL, ExtractSpec, Recipe, Status, Tap, available_cores
 from extract.store.reader import FeatureSet
 
 VIEW_SEED = 0
-SUFFIX, MOST_OF_NAME = "-maps", 95
-"""Of the name of the features, which may have 100 characters."""
+SUFFIX = "-maps"
 
 
 @dataclass(frozen=True)
@@ -78,27 +77,15 @@ def map_rows(maps: FeatureSet, features: FeatureSet, rows: np.ndarray) -> np.nda
 
 
 def _extraction(features: FeatureSet, spec: MapSpec) -> ExtractSpec:
-    recipe = features.recipe
-    [decoder] = [name for name, policy in DECODERS.items() if policy == recipe.decoder]
-    overrides = tuple(asdict(recipe.preprocessing).items())
-    return ExtractSpec(
-        data=spec.data,
-        # A name of their own: the features are to be found by theirs as before.
-        name=f"{features.folder.parent.name[:MOST_OF_NAME]}{SUFFIX}",
-        root=spec.root,
-        backbone=BackboneSpec(recipe.model, str(features.weights_path), overrides=overrides),
+    return replace(
+        extraction_again(features, spec.data, spec.root, SUFFIX),
         taps=(spec.layer,),
-        precision=recipe.precision,
-        tf32=recipe.tf32,
         store=spec.store,
-        decoder=decoder,
         views=spec.views,
         view_seed=VIEW_SEED,
         view_flips=spec.flips,
-        cache=features.folder.parent.parent,
         device=spec.device,
         workers=spec.workers,
-        wait=True,
     )
 
 
