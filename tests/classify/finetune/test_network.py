@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from classify.finetune.network import Network
 from classify.finetune.plan import Plan, Setting
 from classify.tuning import BN_MODES
+from extract.backbones import open_skeleton
 from extract.errors import FitError, OptionError
-from extract.parts import TAIL, Parts
-from extract.taps import Cut
+from extract.parts import TAIL, Parts, fresh_state, open_parts, whole_state
+from extract.spec import Recipe, Tap
+from extract.taps import Cut, open_trunk
 
 CLASSES = 3
 PLAN = Plan(recipe="default", steps=3, batch_size=8, settings=())
@@ -375,6 +377,31 @@ def test_groups_hold_all_that_may_ever_train_whatever_is_closed_now(bn):
     wanted = names(net, *ALWAYS, *(MAY_CHANGE[bn][:2]))
     assert held == {id(value) for name, value in net.named_parameters() if name in wanted}
     assert len(net.groups(Setting(0.1, 0.0), PLAN)) == 1  # what is treated alike is one group: fewer launches on a GPU
+
+
+@pytest.mark.parametrize("bn", BN_MODES)
+def test_a_traced_network_trains_above_its_cut_alone_and_is_the_whole_one_again(bn):
+    whole = open_trunk(open_skeleton("builtin"))
+    preset = replace(PRESET, resize_size=32, crop_size=32)
+    tap = Tap("penultimate", "avg")
+    recipe = Recipe("builtin", "0" * 64, (tap,), (whole.penultimate(),), preset, "plain", "fp32", "float32")
+    before = fresh_state(recipe, tap="penultimate", seed=0)
+    parts = open_parts(recipe, before, tap="penultimate", until="layer2")
+    net, x = Network(parts, CLASSES, preset, bn=bn), pixels(8).repeat(1, 1, 3, 3)[:, :, :32, :32]
+    optimizer, frozen = sgd(net), net.frozen_digest()
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(net.train()(x), torch.arange(8) % CLASSES).backward()
+        optimizer.step()
+    assert net.frozen_digest() == frozen
+    after, own = whole_state(parts), parts.tail.module.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved <= own.keys()
+    kept = {name for name in own if name.endswith("num_batches_tracked")}
+    assert kept <= moved if bn == "train" else not kept & moved
+    assert {name for name, value in own.items() if value.dim() > 1} <= moved
+    rebuilt = Network(open_parts(recipe, after, tap="penultimate"), CLASSES, preset, bn=bn)
+    torch.testing.assert_close(rebuilt.features(x), net.eval().features(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("trunk", [True, False])
