@@ -279,6 +279,23 @@ def test_maps_are_read_ahead_but_not_far(tmp_path, monkeypatch):
     assert len(read) == AHEAD + 2
 
 
+@pytest.mark.usefixtures("no_thread_left")
+def test_reading_leaves_the_cores_to_others(tmp_path):
+    threads, found = torch.get_num_threads(), []
+    drawn(maps(tmp_path), 3)
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *found] == [threads] * 2
+
+
+def test_what_the_thread_raises_comes_out(tmp_path, monkeypatch):
+    examples = maps(tmp_path)
+    monkeypatch.setattr(examples._maps, "stored_row", lambda layer, row: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        drawn(examples, 3)
+
+
 def test_a_map_that_was_changed_is_an_error(tmp_path):
     examples = maps(tmp_path)
     [path, *_] = sorted(tmp_path.rglob("shards/*.h5"))
