@@ -129,11 +129,9 @@ class _Solver:
     def of(
         cls, asked: Asked, problems: Problems, limits: Limits, factors: Factors, backend: Backend, watch: Progress
     ) -> "_Solver":
-        softmax = asked.loss == "softmax"
         coordinates = factors.coordinates(problems.ridge, asked.n_classes * len(problems.order), backend)
-        y = backend.array(asked.y, "int64") if softmax else backend.array(asked.y.T, "float32")
-        weight = backend.array(asked.masks * asked.counts.astype(np.float32), "float32")
-        passes = Passes(backend, backend.blocks(asked.rows), y, weight, asked.loss)
+        weight = asked.masks * asked.counts.astype(np.float32)
+        passes = Passes.of(backend, asked.rows, asked.y, weight, asked.loss)
         fold = Fold.of(asked.scalers, problems.live, problems.prior, backend)
         return cls(problems, limits, passes, fold, coordinates, watch, asked.unit)
 
