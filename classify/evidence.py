@@ -177,10 +177,11 @@ def predicted_rows(features: FeatureSet, data: Dataset, part: Part, probabilitie
     ]
 
 
-def gather(spec: FitSpec, inputs: Inputs, judged: Judged, bundle: Bundle, progress: Progress) -> Evidence:
-    """Test the bundle, look the data over, and put together what the run says."""
+def gather(
+    spec: FitSpec, inputs: Inputs, judged: Judged, bundle: Bundle, scores: np.ndarray, progress: Progress
+) -> Evidence:
+    """Measure scores (n, C) of the test part, look the data over, and put together what the run says."""
     features, data = inputs.features, inputs.data
-    scores = scores_of(features, bundle, data.test.rows)
     hygiene, findings, more = inspect(
         features, data, inputs.twins, judged.probabilities, layer=bundle.layers[-1], layers=list(inputs.dims)
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from classify.bundle import Bundle
 from classify.calibrate import softmax
 from classify.evaluate import METRICS, draw_resamples, values_of
 from classify.evidence import gather, harder, measure, predicted_rows, without_leaked
@@ -18,6 +17,7 @@ from classify.finetune.network import Network
 from classify.finetune.trained import Trained
 from classify.folds import Part
 from classify.judged import Judged
+from classify.linear import Probe
 from classify.report import wanted_thumbnails
 from classify.runs import Evidence
 from classify.statistics import paired
@@ -26,16 +26,6 @@ OUT_OF_FOLD = "out of fold"
 VALIDATION = "validation part"
 OF_PROBE = ("layers", "transform", "dims", "head", "params", "selection", "grouping", "cv", "test")
 """What a run says of its probe, beside what it says of the trained network."""
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """The linear probe that the trained network is held against: its search, bundle and scores of the test part."""
-
-    judged: Judged
-    bundle: Bundle
-    test: np.ndarray
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +53,7 @@ class Course:
 def gather_tuned(bench: Bench, probe: Probe, course: Course, tuned: Judged, deployed: Deployed) -> Evidence:
     """Put together what the run says: what the probe's would, and over it what is of the trained network."""
     spec, inputs, data = bench.spec, bench.inputs, bench.inputs.data
-    beside = gather(spec, inputs, probe.judged, probe.bundle, bench.log)
+    beside = gather(spec, inputs, probe.judged, probe.bundle, probe.test, bench.log)
     part, scores = part_of(data.train, course.held.at), deployed.test
     metrics = beside.metrics | measure(spec, replace(data, train=part), tuned, scores)
     metrics["calibration"] |= {

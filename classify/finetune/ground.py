@@ -9,7 +9,6 @@ import numpy as np
 
 from classify.finetune.bench import Bench, Split
 from classify.finetune.budget import fit_budget
-from classify.finetune.evidence import Probe
 from classify.finetune.examples import Examples, ImageExamples, MapExamples
 from classify.finetune.images import Source, find_source
 from classify.finetune.inner import inner_split
@@ -21,6 +20,7 @@ from classify.finetune.pace import measure_pace
 from classify.finetune.plan import Augment, Plan, make_plan
 from classify.finetune.strategies import STRATEGIES, kept_until, trained_tap
 from classify.inputs import Inputs
+from classify.linear import Probe
 from classify.probe.memo import digest
 from classify.spec import FitSpec
 from classify.tuning import AUTO

@@ -4,26 +4,22 @@ The linear probe comes first: it gives the folds, the head to begin with, and wh
 """
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from classify.bundle import write_bundle
-from classify.deploy import deploy as deploy_probe
-from classify.evidence import scores_of
 from classify.finetune.bench import Bench
 from classify.finetune.deploy import deploy
-from classify.finetune.evidence import OUT_OF_FOLD, VALIDATION, Course, Held, Probe, gather_tuned
+from classify.finetune.evidence import OUT_OF_FOLD, VALIDATION, Course, Held, gather_tuned
 from classify.finetune.ground import Ground, set_up, survey
-from classify.finetune.plan import check_tuning
+from classify.finetune.plan import Setting, check_tuning
 from classify.finetune.trained import Trained, train_one
 from classify.folders import whole_folder
-from classify.inputs import Inputs, open_for_fit, read_inputs
-from classify.judged import Judged, calibrated, judge
-from classify.runs import check_replaceable, run_folder, write_evidence
-from classify.search import search
+from classify.judged import Judged, calibrated
+from classify.linear import Goal, Probe, begin_fit, fit_probe
+from classify.runs import check_replaceable, write_evidence
 from classify.spec import FitSpec
 from extract.errors import FitError
 from extract.progress import Watch
@@ -31,38 +27,29 @@ from extract.progress import Watch
 
 def fine_tune(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     """Fit the probe, train without folds and on all, test and write a run; return the content of its metrics.json."""
-    started = time.perf_counter()
     check_tuning(spec.strategy, spec.tune)
-    features = open_for_fit(spec)
-    folder = run_folder(spec.out, features)
-    inputs = read_inputs(spec, features, watch)
-    for note in inputs.notes:
-        watch.note(note)
+    inputs, goal = begin_fit(spec, watch)
     ground = survey(spec, inputs)
     probe = fit_probe(spec, inputs, watch)
-    with set_up(spec, inputs, ground, probe, watch) as bench, tempfile.TemporaryDirectory() as scratch:
-        course = train_all(bench, ground)
-        tuned = judge_tuned(bench, probe, course)
+    with set_up(spec, inputs, ground, probe, watch) as bench:
+        return write_tuned(bench, ground, probe, goal)
+
+
+def write_tuned(bench: Bench, ground: Ground, probe: Probe, goal: Goal) -> dict[str, Any]:
+    """Train, test and write a run; what an earlier training of the same has done is not done again."""
+    course = train_all(bench, ground)
+    tuned = judge_tuned(bench, probe, course)
+    with tempfile.TemporaryDirectory() as scratch:
         made = deploy(bench, ground.source, course.finals[0], tuned, Path(scratch))
         evidence = gather_tuned(bench, probe, course, tuned, made)
-        evidence.metrics.update(run=str(folder), seconds=round(time.perf_counter() - started, 3))
-        check_replaceable(folder)
-        with whole_folder(folder, FitError) as temporary:
+        goal.tell(evidence.metrics)
+        check_replaceable(goal.folder)
+        with whole_folder(goal.folder, FitError) as temporary:
             blocks = {bench.tap: made.rows}
             write_bundle(temporary / "bundle", made.bundle, weights=made.weights, blocks=blocks, expected=made.expected)
             write_evidence(temporary, evidence)
-        bench.forget()
+    bench.forget()
     return evidence.metrics
-
-
-def fit_probe(spec: FitSpec, inputs: Inputs, watch: Watch) -> Probe:
-    """Search, judge and fit the linear probe, and let it answer for the test part."""
-    started = time.perf_counter()
-    found = search(inputs.task, inputs.solver, inputs.dims, watch)
-    judged = judge(spec, inputs.task, inputs.solver, found)
-    bundle, _ = deploy_probe(spec, inputs, judged)
-    scores = scores_of(inputs.features, bundle, inputs.data.test.rows)
-    return Probe(judged, bundle, scores, time.perf_counter() - started)
 
 
 def train_all(bench: Bench, ground: Ground) -> Course:
@@ -70,10 +57,10 @@ def train_all(bench: Bench, ground: Ground) -> Course:
     seed = bench.spec.seed
     folds: list[Trained] = []
     scores: list[np.ndarray] = []
-    for number, (split, held_out) in enumerate(ground.folds, 1):
-        setting = folds[0].setting if folds else None
-        folds.append(train_one(bench, f"without fold {number}", split, seed, setting))
-        scores.append(bench.scores(folds[-1].network, held_out))
+    for at in range(len(ground.folds)):
+        trained, said = train_fold(bench, ground, at, folds[0].setting if folds else None)
+        folds.append(trained)
+        scores.append(said)
     setting = folds[0].setting if folds else None
     finals = [train_one(bench, _named(0, ground), ground.last, seed, setting)]
     for repeat in range(1, ground.repeats):
@@ -81,6 +68,13 @@ def train_all(bench: Bench, ground: Ground) -> Course:
     n_train, n_test = len(bench.inputs.data.train), len(bench.inputs.data.test)
     test = [bench.scores(trained.network, n_train + np.arange(n_test)) for trained in finals]
     return Course(folds, finals, test, _held(bench, ground, finals[0], scores))
+
+
+def train_fold(bench: Bench, ground: Ground, at: int, setting: Setting | None) -> tuple[Trained, np.ndarray]:
+    """Train without fold `at` and answer for it: -> the training, and scores (m, C); find a setting where none is."""
+    split, held_out = ground.folds[at]
+    trained = train_one(bench, f"without fold {at + 1}", split, bench.spec.seed, setting)
+    return trained, bench.scores(trained.network, held_out)
 
 
 def _named(repeat: int, ground: Ground) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_features import blobs
 
-import classify.fit as module
+import classify.linear as module
 from classify.bundle import read_bundle
 from classify.heads import HEADS
 from classify.probe import loo
@@ -256,12 +256,12 @@ import numpy as np
 folder = Path(sys.argv[1])
 sys.path[:0] = sys.argv[2:]
 from tiny_features import FakeFeatures, blobs
-from classify import fit, inputs
+from classify import fit, inputs, linear
 
 labels = np.arange(40) % 2
 features = FakeFeatures({"penultimate": blobs(labels, 8)}, labels, ["a", "b"], folder / "weights.safetensors")
 inputs.open_features = lambda *_: features
-fit.write_evidence = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+linear.write_evidence = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 fit.fit(fit.FitSpec("tiny", out=folder / "run", cv=2, duplicates="off"))
 """
 

@@ -78,7 +78,7 @@ IMPORTED = "sklearn.neural_network.MLPClassifier"
 
 
 def test_a_head_that_no_bundle_can_hold_is_refused_before_the_search(make_features, run, monkeypatch):
-    monkeypatch.setattr("classify.fit.search", None)
+    monkeypatch.setattr("classify.linear.search", None)
     with pytest.raises(FitError, match=r"MLPClassifier cannot be kept in a bundle.*a head of ours"):
         run(make_features(np.arange(40) % 2, ["a", "b"]), head=IMPORTED, params={"max_iter": [5]})
 

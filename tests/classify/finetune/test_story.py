@@ -236,7 +236,7 @@ def test_seeds_are_averaged_mixtures_and_budgets_kept_to_and_the_rest_said(root)
 )
 def test_what_cannot_be_is_refused_in_words_and_leaves_no_run(strategy, changes, error, said, root, monkeypatch):
     if "budget_s" not in changes:
-        monkeypatch.setattr(story, "search", None)  # nothing long has begun by then
+        monkeypatch.setattr("classify.linear.search", None)  # nothing long has begun by then
     with pytest.raises(error) as caught:
         tune(root, strategy, out="refused", **changes)
     assert said in str(caught.value)
