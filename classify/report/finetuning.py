@@ -28,7 +28,7 @@ WORDS = {
     "full": "everything{above} was trained, with a new head",
     "scratch": "the network was trained from fresh weights",
 }
-SIDES = {"out_of_fold": "training images it was not trained on", "test": "test images"}
+SIDES = {"out_of_fold": "images held out of training", "test": "test images"}
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -49,8 +49,9 @@ def gained(evidence: Evidence) -> str:
     found = evidence.get("gain", "test", name)
     if not is_measure(found):
         return ""
-    head = f"On the same test images its {measure_name(name)} is {_points(found['value'])} over the linear probe's"
-    return f"{head} ({_points(found['low'])} to {_points(found['high'])}): {_worth(found)}."
+    far, side = abs(found["value"]) * 100, "below" if found["value"] < 0 else "above"
+    head = f"On the same test images its {measure_name(name)} is {far:.1f} points {side} the linear probe's"
+    return f"{head} (95 % interval {found['low'] * 100:+.1f} to {found['high'] * 100:+.1f}): {_worth(found)}."
 
 
 def _worth(found: Any) -> str:
@@ -59,11 +60,6 @@ def _worth(found: Any) -> str:
     if found["low"] <= 0:
         return "<strong>that may be chance</strong>, and the probe is cheaper"
     return "<strong>clearly better</strong>" + (", though by little" if found["value"] < SMALL else ", and worth it")
-
-
-def _points(value: float) -> str:
-    """Write a difference of shares."""
-    return f"{value * 100:+.1f} points"
 
 
 def _gains(evidence: Evidence) -> str:

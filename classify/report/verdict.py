@@ -144,9 +144,15 @@ def _estimates(evidence: Evidence, name: str | None) -> list[tuple[str, Any]]:
     found = {
         "test images": evidence.get("test", name or ""),
         "cross-validation, corrected": evidence.get("selection", "corrected") if same else None,
-        "cross-validation, as it reads": evidence.get("cv", name or ""),
+        _held_out(evidence): evidence.get("cv", name or ""),
     }
     return [(said, measured) for said, measured in found.items() if is_measure(measured)]
+
+
+def _held_out(evidence: Evidence) -> str:
+    """Name what is neither the test nor what was fitted on; of a trained network that is a fold, or less."""
+    by = evidence.get("calibration", "calibrated_on")
+    return f"training images, {clipped(by)}" if by else "cross-validation, as it reads"
 
 
 def _chosen(evidence: Evidence) -> str:

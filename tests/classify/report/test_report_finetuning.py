@@ -34,7 +34,7 @@ def test_the_page_of_a_trained_network_has_a_part_more_and_all_the_others():
 
 
 def test_the_verdict_and_the_part_say_what_was_gained_and_how_sure_that_is():
-    said = "its accuracy is +5.0 points over the linear probe's (+1.0 points to +9.0 points): clearly better"
+    said = "its accuracy is 5.0 points above the linear probe's (95 % interval +1.0 to +9.0): clearly better"
     text = text_of(sample.tuned_metrics())
     assert text.count(said) == 2
     assert "gain over the probe" in render(sample.tuned_metrics(), [], {})
@@ -51,6 +51,13 @@ def test_the_verdict_and_the_part_say_what_was_gained_and_how_sure_that_is():
 )
 def test_a_gain_is_called_what_its_interval_allows(gain, words):
     assert words in gained(with_gain(*gain))
+
+
+def test_a_loss_is_said_to_lie_below_and_what_it_rests_on_is_named():
+    assert "5.0 points below the linear probe's (95 % interval -9.0 to -1.0)" in gained(with_gain(-0.09, -0.05, -0.01))
+    tuned = sample.tuned_metrics()
+    tuned["calibration"] = tuned["calibration"] | {"calibrated_on": "out of fold"}
+    assert "training images, out of fold" in text_of(tuned)
 
 
 def test_without_a_training_there_is_nothing_to_say():
