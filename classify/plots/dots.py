@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from classify.plots.svg import WIDTH, Axis, clip, document, printable, share_axis
+from classify.plots.svg import WIDTH, Axis, clip, columns, document, printable, share_axis
 
 LEFT, RIGHT, TOP, ROW, BOTTOM = 12, 12, 44, 42, 34
 MAX_NAME = 34
@@ -27,15 +27,7 @@ def dot_plot(points: Sequence[Point], title: str) -> str:
     bottom = TOP + ROW * len(points)
     parts = [_row(point, TOP + ROW * at, axis) for at, point in enumerate(points)]
     shown = f'<text x="{LEFT}" y="22" font-weight="600">{printable(clip(title, 52))}</text>'
-    return document(bottom + BOTTOM, title, f"{shown}{_grid(axis, bottom)}{''.join(parts)}")
-
-
-def _grid(axis: Axis, bottom: int) -> str:
-    return "".join(
-        f'<line class="grid" x1="{(x := axis.scale(value))}" x2="{x}" y1="{TOP}" y2="{bottom + 6}"/>'
-        f'<text x="{x}" y="{bottom + 24}" text-anchor="middle">{label}</text>'
-        for value, label in axis.ticks
-    )
+    return document(bottom + BOTTOM, title, f"{shown}{columns(axis, TOP, bottom)}{''.join(parts)}")
 
 
 def _row(point: Point, top: int, axis: Axis) -> str:

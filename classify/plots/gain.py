@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from classify.plots.dots import BOTTOM, LEFT, MAX_NAME, RIGHT, ROW, TOP, Point
-from classify.plots.svg import WIDTH, Axis, Scale, clip, document, printable, ticks
+from classify.plots.svg import WIDTH, Axis, Scale, clip, columns, document, printable, ticks
 
 LEAST = 0.01
 """Of the scale on either side: a difference of nothing needs one too."""
@@ -17,17 +17,7 @@ def gain_plot(points: Sequence[Point], title: str) -> str:
     bottom = TOP + ROW * len(points)
     rows = "".join(_row(point, TOP + ROW * at, axis) for at, point in enumerate(points))
     shown = f'<text x="{LEFT}" y="22" font-weight="600">{printable(clip(title, 60))}</text>'
-    return document(bottom + BOTTOM, title, f"{shown}{_grid(axis, bottom)}{rows}")
-
-
-def _grid(axis: Axis, bottom: int) -> str:
-    zero = axis.scale(0.0)
-    lines = "".join(
-        f'<line class="grid" x1="{(x := axis.scale(value))}" x2="{x}" y1="{TOP}" y2="{bottom + 6}"/>'
-        f'<text x="{x}" y="{bottom + 24}" text-anchor="middle">{label}</text>'
-        for value, label in axis.ticks
-    )
-    return f'{lines}<line class="even" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{bottom + 6}"/>'
+    return document(bottom + BOTTOM, title, f"{shown}{columns(axis, TOP, bottom)}{rows}")
 
 
 def _row(point: Point, top: int, axis: Axis) -> str:

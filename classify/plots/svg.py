@@ -21,6 +21,7 @@ STYLE = """
 CHART_STYLE = """
 .offshelf-plot .line{fill:none;stroke:#2f6fb3;stroke-width:2}.offshelf-plot .band{fill:#2f6fb3;opacity:.16}
 .offshelf-plot .ahead{fill:none;stroke:#c2571a;stroke-width:2}.offshelf-plot .dashed{stroke-dasharray:5 4}
+.offshelf-plot .left-out{opacity:.7}.offshelf-plot .left-out .ahead{stroke:currentColor}
 .offshelf-plot .refused{fill:currentColor;opacity:.08}.offshelf-plot .even{stroke:currentColor;opacity:.5}
 @media screen and (prefers-color-scheme:dark){.offshelf-plot .line{stroke:#7ab0ea}
 .offshelf-plot .band{fill:#7ab0ea}.offshelf-plot .ahead{stroke:#f09a62}}
@@ -109,6 +110,23 @@ def frame(x: Axis, y: Axis) -> str:
 def path(points: Iterable[tuple[float, float]]) -> str:
     """Join places to the `d` of a path."""
     return "M" + "L".join(f"{x} {y}" for x, y in points)
+
+
+def columns(axis: Axis, top: float, bottom: float) -> str:
+    """Draw the grid of an axis across and its labels below, and a stronger line at 0 where it has both signs."""
+    lines = "".join(
+        f'<line class="grid" x1="{(x := axis.scale(value))}" x2="{x}" y1="{top}" y2="{bottom + 6}"/>'
+        f'<text x="{x}" y="{bottom + 24}" text-anchor="middle">{label}</text>'
+        for value, label in axis.ticks
+    )
+    zero = axis.scale(0.0)
+    even = f'<line class="even" x1="{zero}" x2="{zero}" y1="{top}" y2="{bottom + 6}"/>'
+    return lines + even if axis.scale.low < 0 < axis.scale.high else lines
+
+
+def diamond(x: float, y: float) -> str:
+    """Draw an open diamond, told from a dot without its colour."""
+    return f'<path class="ahead open" d="{path([(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y)])}Z"/>'
 
 
 def document(height: float, label: str, body: str) -> str:

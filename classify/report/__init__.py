@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from classify.plots import Point, dot_plot, printable
-from classify.report import calibration, classes, confusion, errors, finetuning, growth, reproduce, taps, tried
+from classify.report import advice, calibration, classes, confusion, errors, finetuning, growth, reproduce, taps, tried
 from classify.report import findings as data
 from classify.report.evidence import Evidence, Metrics, Row
 from classify.report.page import page
@@ -15,7 +15,7 @@ from classify.report.verdict import verdict
 
 __all__ = ["Point", "command_line", "dot_plot", "printable", "render", "tap_plot", "wanted_thumbnails"]
 
-PARTS = (finetuning, taps, growth, confusion, classes, calibration, errors, data, tried, reproduce)
+PARTS = (advice, finetuning, taps, growth, confusion, classes, calibration, errors, data, tried, reproduce)
 """What follows the verdict: the `section` of each, None where the run holds nothing for it."""
 
 

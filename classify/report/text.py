@@ -71,6 +71,14 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """Write a time as one says it: 45 seconds, 12 minutes, 1.5 hours."""
+    for length_s, unit, least_s in ((3600, "hours", 5400), (60, "minutes", 90)):
+        if seconds >= least_s:
+            return f"{seconds / length_s:.{0 if unit == 'minutes' else 1}f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def decimal(value: Any) -> str:
     """Write a number, or its text as a CSV file holds it, with four digits that count."""
     try:
