@@ -31,6 +31,8 @@ from extract.progress import Watch
 
 SMALL, REPEATS = 2000, 3
 """Training images below which the last training is repeated, and how often: the seed matters there."""
+Mirrored = tuple[bool, Any]
+"""Whether images may be shown mirrored, and what a test says of that, None where it does not matter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +71,15 @@ def _split(inputs: Inputs, at: np.ndarray, seed: int) -> Split:
 
 
 @contextmanager
-def set_up(spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch: Watch) -> Iterator[Bench]:
-    """Choose device and plan, open the images or the maps that are made of them, and keep to the budget."""
+def set_up(
+    spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch: Watch, mirrored: Mirrored | None = None
+) -> Iterator[Bench]:
+    """Choose device and plan, open the images or the maps that are made of them, and keep to the budget.
+
+    `mirrored` is what `may_flip` has said before, where it has.
+    """
     device, strategy = _device(spec), STRATEGIES[spec.strategy]
-    flip, mirror = _may_flip(spec, inputs, ground, probe, watch)
+    flip, mirror = mirrored or may_flip(spec, inputs, ground.source, probe, watch)
     plan, notes = make_plan(
         spec.tune,
         spec.strategy,
@@ -109,11 +116,11 @@ def _device(spec: FitSpec) -> Device:
     return Device(str(device), resolve_precision(spec.tune.precision, device), compile=spec.tune.compile != "none")
 
 
-def _may_flip(spec: FitSpec, inputs: Inputs, ground: Ground, probe: Probe, watch: Watch) -> tuple[bool, Any]:
+def may_flip(spec: FitSpec, inputs: Inputs, source: Source, probe: Probe, watch: Watch) -> Mirrored:
     """Say whether images may be shown mirrored, and what a test says of that, where it matters."""
     if spec.tune.augment != AUTO and "flip" not in spec.tune.augment:
         return False, None
-    records, best = ground.source.records.values(), probe.judged.found.best
+    records, best = source.records.values(), probe.judged.found.best
     found = mirror_test(inputs, best, records, device=spec.device, workers=spec.jobs, progress=watch)
     said = f"Of {found.n} images the probe names {found.accuracy:.1%} right, and of their mirror images"
     done = "they may be trained on" if found.flip else "none is trained on"
@@ -133,18 +140,23 @@ def _examples(
         with ImageExamples(features, listed, rows, y, workers=spec.jobs, device=device.torch) as examples:
             yield examples, named
         return
-    wanted = MapSpec(
-        str(ground.until),
-        source.data,
-        source.root,
-        views=_views(spec.tune.views, plan.augment),
-        flips=plan.augment.flip,
-        device=spec.device,
-        workers=spec.jobs,
-    )
+    wanted = wanted_maps(spec, ground, plan.augment)
     with trunk_maps(features, wanted, watch) as maps:
         at = map_rows(maps, features, rows)
         yield MapExamples(maps, wanted.layer, at, y, device=device.torch), f"{named} {maps.digest}"
+
+
+def wanted_maps(spec: FitSpec, ground: Ground, augment: Augment) -> MapSpec:
+    """Say which maps a tail trains on."""
+    return MapSpec(
+        str(ground.until),
+        ground.source.data,
+        ground.source.root,
+        views=_views(spec.tune.views, augment),
+        flips=augment.flip,
+        device=spec.device,
+        workers=spec.jobs,
+    )
 
 
 def _views(asked: int, augment: Augment) -> int:

@@ -16,7 +16,7 @@ from extract.backbones import read_state
 from extract.errors import FitError
 from extract.parts import trunk_digest
 from extract.progress import Progress
-from extract.run import extract
+from extract.run import dry_run, extract
 from extract.spec import MAP_POOL, ExtractSpec, Recipe, Status, Tap, available_cores
 from extract.store.reader import FeatureSet
 
@@ -59,6 +59,11 @@ def trunk_maps(features: FeatureSet, spec: MapSpec, progress: Progress | None = 
     maps = FeatureSet(Path(done["path"])).check()
     _check_trunk(features, maps, spec.cut)
     return maps
+
+
+def maps_seconds(features: FeatureSet, spec: MapSpec, progress: Progress | None = None) -> float:
+    """Say about how long `trunk_maps` would take, by a short probe: 0 where the cache has all of them."""
+    return float(dry_run(_extraction(features, spec), progress)["estimated_s"])
 
 
 def map_rows(maps: FeatureSet, features: FeatureSet, rows: np.ndarray) -> np.ndarray:

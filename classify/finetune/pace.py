@@ -20,8 +20,9 @@ def measure_pace(bench: Bench, split: Split, seed: int) -> tuple[float, float]:
 
     That answer lies with the checkpoints, and goes with them.
     """
-    said = json.dumps([asdict(bench.plan), bench.data, asdict(bench.device), bench.tap, bench.until], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()
+    sizes = [len(split.train), len(split.val)]
+    said = [asdict(bench.plan), bench.data, asdict(bench.device), bench.tap, bench.until, sizes]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
     folder = checkpoint.training_folder(bench.inputs.features.folder, digest)
     bench.folders.add(folder)
     kept = checkpoint.read(folder, digest)
