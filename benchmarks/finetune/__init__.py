@@ -1,0 +1,1 @@
+"""What fine-tuning brings, and what the cached trunk saves."""
