@@ -318,7 +318,7 @@ class ExtractSpec:
     input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads
     every file again, whatever its times say, and every byte of the cache; `retry_failed` computes bad rows again;
     `wait` waits for another extraction of the same features instead of giving up. `only` names by their ids the images
-    that are wanted, of all that DATA has.
+    that are wanted, of all that DATA has: a data set of its own, and so under a `name` of its own.
     """
 
     data: str
@@ -360,3 +360,6 @@ class ExtractSpec:
         if self.name and not NAME.fullmatch(self.name):
             remedy = "Letters, digits, dot, dash and underscore, 100 at most: --name NAME"
             raise OptionError(f"{self.name!r} is no name", remedy=remedy)
+        if self.only is not None and not self.name:
+            remedy = "Some of the images are a data set of their own: name it"
+            raise OptionError("some images under the name of all", remedy=remedy)

@@ -715,8 +715,36 @@ def test_a_name_is_not_taken_over_by_a_folder_that_shares_one_image(spec, data, 
         extract(replace(spec, data=str(other)))
 
 
+def test_some_images_are_a_data_set_of_their_own_with_the_rows_they_have_among_all(spec, tmp_path):
+    everything = features_of(extract(spec))
+    some = {"cat/00.png", "dog/01.jpg", "dog/02.png"}
+    done = extract(replace(spec, name="pets-some", only=frozenset(some)))
+    assert counts(done) == {"rows": 3, "computed": 3}
+    chosen = features_of(done)
+    assert chosen.recipe.key == everything.recipe.key
+    assert_same_rows(rows_of(chosen), {name: row for name, row in rows_of(everything).items() if name in some})
+    assert FeatureSet(everything.path).digest == everything.digest
+
+
+def test_other_images_of_the_same_data_take_their_place_wherever_they_lie_and_come_back_for_nothing(spec, data):
+    some = replace(spec, name="pets-some", only=frozenset({"cat/00.png", "cat/01.jpg"}))
+    others = replace(some, only=frozenset({"dog/00.png", "dog/01.jpg", "cat/00.png"}))
+    assert counts(extract(some)) == {"rows": 2, "computed": 2}
+    moved = data.rename(data.with_name("moved"))
+    assert counts(extract(replace(others, data=str(moved)))) == {"rows": 3, "computed": 2, "reused": 1, "dropped": 1}
+    assert counts(extract(replace(some, data=str(moved)))) == {"rows": 2, "reused": 2, "dropped": 2}
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"store": "int8"}, {"precision": "fp8"}, {"workers": 0}, {"batch_size": 0}, {"name": "a" * 300}]
+    "wrong",
+    [
+        {"store": "int8"},
+        {"precision": "fp8"},
+        {"workers": 0},
+        {"batch_size": 0},
+        {"name": "a" * 300},
+        {"only": frozenset()},
+    ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(spec, wrong):
     with pytest.raises(OptionError):
