@@ -4,7 +4,7 @@ import math
 
 import sample_report
 
-from classify.advise.words import case_name
+from classify.advise.words import case_name, with_words
 
 SECONDS = {"linear": 12.4, "tail": 41.0, "lp-ft": 150.0, "full": 190.0, "scratch": 900.0}
 PROFILES = {
@@ -108,6 +108,16 @@ def advice(similarity: str = "similar", size: str = "small", strategy: str = "li
         "seconds": 84.1,
         "notes": [],
     } | changed  # fmt: skip
+
+
+def without_end(name: str) -> dict:
+    """An advice in which every name is as long as the given one."""
+    found = with_words(advice("different"))
+    layers = [tap | {"layer": name} for tap in found["depth_profile"]["taps"]]
+    found["depth_profile"] |= {"taps": layers, "last": name, "drop": found["depth_profile"]["drop"] | {"layer": name}}
+    found["ladder"] = [row | {"reason": name, "command": ["offshelf", name]} for row in found["ladder"]]
+    found["diagnostics"] |= {"batch_norm_shift": [{"layer": name, "shift": 0.1}], "notes": [name]}
+    return with_words(found | {"notes": [name]})
 
 
 def numbers(found: object) -> list[float]:

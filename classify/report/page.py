@@ -52,7 +52,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1rem;list-style:none;padding:0;marg
 @media(min-width:54rem){.beside{grid-template-columns:520px minmax(0,1fr);align-items:start}}
 .beside p:first-child{margin-top:0}.beside svg{display:block}
 .panels{margin:1rem 0;display:grid;grid-template-columns:minmax(0,1fr);gap:1rem 2rem}
-@media(min-width:54rem){.panels{grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}}
+@media(min-width:58rem){.panels{grid-template-columns:repeat(2,minmax(0,1fr));align-items:start}}
 .wide{overflow-x:auto;margin:.6rem 0;overflow-wrap:normal}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}
 caption{text-align:left;padding-bottom:.3rem}

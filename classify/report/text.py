@@ -9,6 +9,9 @@ from classify.report.evidence import dig, is_measure
 MAX_NAME = 120
 """Characters of a name that are shown; of longer ones the middle is left out."""
 
+MINUTES_S, HOURS_S = 90, 5400
+"""From how many seconds on a time is told in minutes, and in hours."""
+
 MEASURES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -73,10 +76,9 @@ def number(value: Any) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time as one says it: 45 seconds, 12 minutes, 1.5 hours."""
-    for length_s, unit, least_s in ((3600, "hours", 5400), (60, "minutes", 90)):
-        if seconds >= least_s:
-            return f"{seconds / length_s:.{0 if unit == 'minutes' else 1}f} {unit}"
-    return f"{seconds:.0f} seconds"
+    if seconds >= HOURS_S:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= MINUTES_S else plural(round(seconds), "second")
 
 
 def decimal(value: Any) -> str:

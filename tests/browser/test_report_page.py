@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_advice
 import sample_report as sample
 from PIL import Image
 
+from classify.advise.words import with_words
 from classify.report import render, wanted_thumbnails
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -48,7 +50,8 @@ document.getElementById("page").onload = (event) => {{
 def page() -> str:
     predictions, findings = sample.predictions(), sample.findings()
     thumbnails = sample.thumbnails(wanted_thumbnails(predictions, findings))
-    return render(sample.metrics(), predictions, findings, thumbnails)
+    metrics = sample.metrics() | {"advice": with_words(sample_advice.advice(strategy="lp-ft"))}
+    return render(metrics, predictions, findings, thumbnails)
 
 
 def browse(folder: Path, *options: str) -> str:
@@ -89,6 +92,10 @@ def test_names_without_end_and_older_runs_fit_on_a_phone(tmp_path):
                 for name, rows in sample.findings().items()}  # fmt: skip
     predictions = [row | {"id": LONG, "label": LONG} for row in sample.predictions()]
     assert probe(tmp_path, render(metrics, predictions, findings), 360)["outside"] == []
+    assert (
+        probe(tmp_path, render(metrics | {"advice": sample_advice.without_end(LONG)}, predictions), 360)["outside"]
+        == []
+    )
     assert probe(tmp_path, render(sample.old_metrics(), predictions), 360)["outside"] == []
     assert probe(tmp_path, render(sample.multi_metrics(), sample.multi_predictions()), 360)["outside"] == []
 

@@ -10,7 +10,7 @@ from classify.report.calibration import bins_of
 from classify.report.evidence import Evidence, leading
 from classify.report.growth import right_now, verdict_of, with_twice
 from classify.report.steps import MAX_STEPS, next_steps
-from classify.report.text import decimal, number, percent, plural, sentence, share
+from classify.report.text import decimal, duration, number, percent, plural, sentence, share
 
 
 def text_of(metrics: dict) -> str:
@@ -32,6 +32,11 @@ def test_numbers_are_written_as_people_read_them():
         "2 classes",
     ]
     assert [sentence("no image is twice"), sentence("Done."), sentence("")] == ["No image is twice.", "Done.", ""]
+
+
+def test_times_are_told_in_the_unit_that_people_would_take():
+    said = {0.2: "0 seconds", 1.2: "1 second", 89: "89 seconds", 90: "2 minutes", 734: "12 minutes", 5400: "1.5 hours"}
+    assert {seconds: duration(seconds) for seconds in said} == said
 
 
 def test_the_verdict_says_how_many_are_right_and_against_what():
