@@ -1,0 +1,223 @@
+"""Which way to train pays: tried from the cheapest up, each where it may gain enough, taken where it surely did.
+
+All answer for images that they were not fitted on, by the folds of the probe, so that two ways are compared image by
+image. What is tried and what is not goes into one table, with the reason, what was predicted, and what it took.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import ndtr
+
+from classify.advise.prior import Measured, Prediction, predict
+from classify.evaluate import Z95, draw_resamples, evaluate
+from classify.statistics import Comparison, paired
+from classify.trials import Task
+from classify.tuning import LINEAR, STRATEGIES, TuneSpec
+from extract.errors import Interrupted, OffshelfError
+
+WORTH = 0.2
+"""The least probability, of a gain worth having and of being taken in the end, for which more time is spent."""
+
+CHEAPEST = STRATEGIES[0]
+"""The way that is measured cheaply first, to say what the others may bring."""
+
+PREVENTED, UNLIKELY, TIME, FAILED, LEFT = "prevented", "unlikely", "time", "failed", "left to fit"
+"""Why a rung was not tried: it cannot be, gains too little, takes too long, did not work; or nothing was to be."""
+
+Row = dict[str, Any]
+"""A rung as the advice in metrics.json has it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What was answered for positions `at` (m,) of the training part, sorted: codes `named` (m,), and by what."""
+
+    at: np.ndarray
+    named: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a rung would take in all, in seconds, whether there is as much time, and how it would be trained."""
+
+    seconds: float
+    fits: bool
+    tune: TuneSpec = field(default_factory=TuneSpec)
+
+
+Hopeful = Callable[[Answers, float], bool]
+"""Whether to go on, by what was answered so far, a share of all that would be."""
+
+
+class Trainer(Protocol):
+    """Trains networks, and knows what that takes."""
+
+    def left_s(self) -> float:
+        """Return the seconds that are left."""
+        ...
+
+    def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
+        """Return the command that trains by a rung, as it was trained here if it was."""
+        ...
+
+    def measure(self) -> Answers | str:
+        """Measure the cheapest rung cheaply: -> what it answers, or why that is not done."""
+        ...
+
+    def offer(self, rung: str, best: str) -> Offer:
+        """Say what a rung takes, the last training of the better one of it and `best` included."""
+        ...
+
+    def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
+        """Train without one fold after the other as long as that is hopeful, and answer for it."""
+        ...
+
+
+class Ladder:
+    """The rungs as far as they have been climbed: `rows` of all, `best` so far, and `answers` of those tried.
+
+    `named` (n,) are the probe's codes out of fold. `barred` says of rungs why they cannot be tried.
+    """
+
+    def __init__(self, task: Task, probe: Answers, min_gain: float, barred: Mapping[str, str]) -> None:
+        self.task, self.min_gain, self.barred = task, min_gain, barred
+        self.best = LINEAR
+        self.answers: dict[str, Answers] = {LINEAR: probe}
+        self.measured: dict[str, Measured] = {}
+        self.error = 1 - self._value(probe)["value"]
+        self.rows: list[Row] = []
+
+    def climb(self, trainer: Trainer, *, train: bool = True) -> None:
+        """Go up from the probe; without `train`, only so far as predictions and the cheap measurement go."""
+        probe = self.answers[LINEAR]
+        said = {"tried": True, "accepted": True, "seconds": probe.seconds, "value": self._value(probe)}
+        reason = f"the linear probe, the best on {' + '.join(probe.settings['layers'])}"
+        self.rows.append(_row(LINEAR, trainer, reason=reason, n=len(probe.at), settings=probe.settings, **said))
+        for rung in STRATEGIES:
+            self.rows.append(_row(rung, trainer) | self._step(rung, trainer, train))
+
+    def _step(self, rung: str, trainer: Trainer, train: bool) -> Row:
+        """Try a rung, or say why not."""
+        if rung in self.barred:
+            return {"why": PREVENTED, "reason": self.barred[rung]}
+        said = self._measurement(trainer) if rung == CHEAPEST else {}
+        prediction = self.predict()
+        said["predicted"] = prediction.as_dict(self.min_gain)
+        if prediction.above(self.min_gain) < WORTH:
+            return said | {"why": UNLIKELY, "reason": self._unlikely(prediction)}
+        try:
+            return said | self._tried(rung, trainer, train)
+        except Interrupted:
+            raise
+        except OffshelfError as error:  # one way that cannot be gone leaves the others
+            return said | {"why": FAILED, "reason": str(error)}
+
+    def predict(self) -> Prediction:
+        """Predict the gain over the best so far of a way that was not tried."""
+        names = list(self.measured)
+        return predict(self.error, list(self.measured.values()), names.index(self.best) if self.best in names else None)
+
+    def _unlikely(self, prediction: Prediction) -> str:
+        p, asked = prediction.above(self.min_gain), points(self.min_gain)
+        return (
+            f"a gain of more than {asked} over {self.best} has a probability of {p:.0%}, and {WORTH:.0%} are asked for"
+        )
+
+    def _measurement(self, trainer: Trainer) -> Row:
+        """Measure cheaply where the prior says that it may pay."""
+        if self.predict().above(self.min_gain) < WORTH:
+            return {}
+        found = trainer.measure()
+        if isinstance(found, str):
+            return {"measurement": {"reason": found}}
+        over = self.compare(found, self.answers[LINEAR])
+        self.measured["cheap"] = _measured(over)
+        told = {"gain": _interval(over), "n": len(found.at), "seconds": found.seconds, "settings": found.settings}
+        return {"measurement": told}
+
+    def _tried(self, rung: str, trainer: Trainer, train: bool) -> Row:
+        offer, left_s = trainer.offer(rung, self.best), trainer.left_s()
+        said = {"projected_s": offer.seconds, "command": trainer.command(rung, offer.tune)}
+        if not offer.fits:
+            return said | {"why": TIME, "reason": f"it would take about {offer.seconds:.0f} s; {left_s:.0f} s are left"}
+        if not train:
+            return said | {"why": LEFT, "reason": "it may well pay: fit would try it"}
+        answers = trainer.train(rung, offer, self._hopeful)
+        return said | self._judged(rung, answers)
+
+    def _hopeful(self, answers: Answers, share: float) -> bool:
+        return chance(self.compare(answers, self.answers[self.best]), share) >= WORTH
+
+    def _judged(self, rung: str, answers: Answers) -> Row:
+        """Take a rung where its gain over the best so far is surely above 0."""
+        over, best = self.compare(answers, self.answers[self.best]), self.best
+        accepted = over.low > 0
+        self.measured.pop("cheap", None)
+        self.measured[rung] = _measured(self.compare(answers, self.answers[LINEAR]))
+        if accepted:
+            self.best, self.answers[rung] = rung, answers
+        verdict = "surely above 0" if accepted else "perhaps none"
+        reason = f"its gain over {best} is {verdict}: {_in_points(over)} on {len(answers.at)} images held out"
+        found = {"value": self._value(answers), "gain": _interval(over), "over": best, "n": len(answers.at)}
+        cost = {"seconds": answers.seconds, "settings": answers.settings}
+        return {"tried": True, "accepted": accepted, "reason": reason} | found | cost
+
+    def compare(self, new: Answers, old: Answers) -> Comparison:
+        """Compare two on the images that both have answered for: new - old, by the metric of the search."""
+        task = self.task
+        at, mine, theirs = np.intersect1d(new.at, old.at, return_indices=True)
+        resamples = draw_resamples(len(at), self._groups(at), task.seed)
+        return paired(task.y[at], new.named[mine], old.named[theirs], resamples, task.metric)
+
+    def _groups(self, at: np.ndarray) -> np.ndarray | None:
+        return None if self.task.groups is None else self.task.groups[at]
+
+    def _value(self, answers: Answers) -> dict[str, float]:
+        resamples = draw_resamples(len(answers.at), self._groups(answers.at), self.task.seed)
+        return evaluate(self.task.y[answers.at], answers.named, resamples)[self.task.metric]
+
+
+def chance(over: Comparison, share: float) -> float:
+    """Return the probability that a gain is surely above 0 in the end, by what a share of all images says of it.
+
+    Predictive power (Spiegelhalter, Freedman and Parmar 1994, section 4): with nothing known before, the mean of all is
+    normal about that of a share f, with sd s sqrt(1 - f), and has to be above 1.96 s sqrt(f), s its error so far.
+    Giving up by it makes no gain look surer than it is.
+    """
+    error = _measured(over).error
+    if error == 0 or share >= 1:
+        return float(over.low > 0)
+    needed = Z95 * error * math.sqrt(share)
+    return float(ndtr((over.mean - needed) / (error * math.sqrt(1 - share))))
+
+
+def points(share: float) -> str:
+    """Write a share in points."""
+    value = f"{100 * share:.3g}"
+    return f"{value} point" if value == "1" else f"{value} points"
+
+
+def _row(rung: str, trainer: Trainer, **said: Any) -> Row:
+    """Begin the row of a rung: nothing is known of it but its command."""
+    unknown = dict.fromkeys(("why", "predicted", "measurement", "projected_s", "seconds", "value", "gain", "over", "n"))
+    told = {"rung": rung, "tried": False, "accepted": False, "reason": ""}
+    return told | unknown | {"settings": None, "command": trainer.command(rung)} | said
+
+
+def _measured(over: Comparison) -> Measured:
+    return Measured(over.mean, (over.high - over.low) / (2 * Z95))
+
+
+def _interval(over: Comparison) -> dict[str, float]:
+    return {"value": over.mean} | {name: value for name, value in asdict(over).items() if name in ("low", "high")}
+
+
+def _in_points(over: Comparison) -> str:
+    mean, low, high = (f"{100 * value:+.1f}" for value in (over.mean, over.low, over.high))
+    return f"{mean} points ({low} to {high})"

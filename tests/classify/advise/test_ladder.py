@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+from tiny_task import tiny_task
+
+from classify.advise.ladder import Answers, Hopeful, Ladder, Offer, chance
+from classify.statistics import Comparison
+from classify.tuning import TuneSpec
+from extract.errors import Interrupted, TrainingError
+
+N = 400
+Y = np.arange(N) % 2
+RUNGS = ["linear", "tail", "lp-ft", "full", "scratch"]
+
+
+def wrong_in(n: int, first: int = 0) -> np.ndarray:
+    """Answers for all images, `n` of them wrong from the `first` on."""
+    named = Y.copy()
+    named[first : first + n] = 1 - named[first : first + n]
+    return named
+
+
+class FakeTrainer:
+    """Trainings that take as long as they are said to, and name what they are told to."""
+
+    def __init__(self, named: dict[str, np.ndarray], seconds: dict[str, float] | None = None, budget_s: float = 600.0):
+        self.named, self.seconds, self.now, self.budget_s = named, seconds or {}, 0.0, budget_s
+        self.asked: list[tuple[str, str]] = []
+        self.trained: list[str] = []
+        self.measurement: Answers | str = "no time for it"
+
+    def left_s(self) -> float:
+        return self.budget_s - self.now
+
+    def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
+        return ["offshelf", "fit", "tiny", "--strategy", rung, *(["--steps", str(tune.steps)] if tune else [])]
+
+    def measure(self) -> Answers | str:
+        return self.measurement
+
+    def offer(self, rung: str, best: str) -> Offer:
+        self.asked.append((rung, best))
+        seconds = self.seconds.get(rung, 10.0)
+        return Offer(seconds, seconds <= self.left_s(), TuneSpec(steps=7))
+
+    def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
+        self.trained.append(rung)
+        self.now += offer.seconds
+        found = self.named[rung]
+        if isinstance(found, Exception):
+            raise found
+        for n in range(100, N + 1, 100):
+            answers = Answers(np.arange(n), found[:n], {"steps": 7}, offer.seconds)
+            if n < N and not hopeful(answers, n / N):
+                break
+        return answers
+
+
+def ladder_of(n_wrong: int = 100, barred: dict[str, str] | None = None, min_gain: float = 0.01) -> Ladder:
+    probe = Answers(np.arange(N), wrong_in(n_wrong), {"layers": ["layer1", "layer2"]}, 3.0)
+    return Ladder(tiny_task(Y, {"tap": np.zeros((N, 1))}), probe, min_gain, barred or {})
+
+
+def climbed(trainer: FakeTrainer, ladder: Ladder, **known) -> dict[str, dict]:
+    ladder.climb(trainer, **known)
+    assert [row["rung"] for row in ladder.rows] == RUNGS
+    keys = ladder.rows[0].keys()
+    for row in ladder.rows:
+        assert row.keys() == keys
+        assert row["reason"]
+        assert (row["why"] is None) == row["tried"]
+        assert not row["accepted"] or row["tried"]
+    return {row["rung"]: row for row in ladder.rows}
+
+
+def test_what_surely_gains_is_taken_and_what_may_gain_nothing_is_not():
+    named = {"tail": wrong_in(60), "lp-ft": wrong_in(57), "full": wrong_in(30, 100), "scratch": wrong_in(20)}
+    trainer, ladder = FakeTrainer(named), ladder_of(barred={"scratch": "the weights are worth having"})
+    rows = climbed(trainer, ladder)
+    assert [rung for rung, row in rows.items() if row["accepted"]] == ["linear", "tail", "full"]
+    assert ladder.best == "full"
+    assert trainer.trained == ["tail", "lp-ft", "full"]
+    assert trainer.asked == [("tail", "linear"), ("lp-ft", "tail"), ("full", "tail")]
+    assert rows["linear"]["value"]["value"] == 0.75
+    assert "layer1 + layer2" in rows["linear"]["reason"]
+    assert (rows["tail"]["gain"]["value"], rows["tail"]["over"]) == (pytest.approx(0.1), "linear")
+    assert (rows["full"]["gain"]["value"], rows["full"]["over"]) == (pytest.approx(0.075), "tail")
+    assert rows["full"]["gain"]["low"] > 0
+    assert rows["lp-ft"]["gain"]["low"] <= 0 < rows["lp-ft"]["gain"]["value"]
+    assert "perhaps none: +" in rows["lp-ft"]["reason"]
+    assert rows["tail"]["command"][-2:] == ["--steps", "7"]
+    assert (rows["scratch"]["why"], rows["scratch"]["predicted"]) == ("prevented", None)
+
+
+def test_nothing_is_trained_where_the_probe_leaves_no_room_for_the_gain_that_is_asked_for():
+    trainer = FakeTrainer({})
+    rows = climbed(trainer, ladder_of(n_wrong=3))
+    assert {rows[rung]["why"] for rung in RUNGS[1:]} == {"unlikely"}
+    assert all(rows[rung]["predicted"]["p"] < 0.2 for rung in RUNGS[1:])
+    assert trainer.asked == trainer.trained == []
+    trainer = FakeTrainer({rung: wrong_in(100) for rung in RUNGS})
+    climbed(trainer, ladder_of(min_gain=0.3))
+    assert trainer.trained == []
+
+
+def test_what_takes_longer_than_is_left_is_not_begun_and_what_it_takes_is_said():
+    named = {rung: wrong_in(90) for rung in RUNGS}
+    trainer = FakeTrainer(named, {"tail": 50.0, "lp-ft": 2000.0, "full": 551.0, "scratch": 549.0})
+    rows = climbed(trainer, ladder_of())
+    assert trainer.trained == ["tail", "scratch"]
+    assert (rows["lp-ft"]["why"], rows["lp-ft"]["projected_s"], rows["lp-ft"]["seconds"]) == ("time", 2000.0, None)
+    assert "about 2000 s; 550 s are left" in rows["lp-ft"]["reason"]
+    assert rows["full"]["why"] == "time"
+    assert rows["full"]["predicted"]["p"] > 0.2
+
+
+def test_a_poor_cheap_measurement_makes_the_rungs_unlikely_and_a_real_one_takes_its_place():
+    trainer, ladder = FakeTrainer({}), ladder_of(n_wrong=12)
+    trainer.measurement = Answers(np.arange(N), wrong_in(92), {"steps": 3}, 5.0)
+    rows = climbed(trainer, ladder)
+    assert rows["tail"]["measurement"]["gain"]["value"] == pytest.approx(-0.2)
+    assert {rows[rung]["why"] for rung in RUNGS[1:]} == {"unlikely"}
+    trainer = FakeTrainer({rung: wrong_in(60) for rung in RUNGS})
+    trainer.measurement = Answers(np.arange(100), wrong_in(70)[:100], {}, 5.0)
+    ladder = ladder_of()
+    climbed(trainer, ladder)
+    assert "cheap" not in ladder.measured
+    assert ladder.measured["tail"].gain == pytest.approx(0.1)
+
+
+def test_why_there_is_no_cheap_measurement_is_said():
+    rows = climbed(FakeTrainer({rung: wrong_in(60) for rung in RUNGS}), ladder_of())
+    assert rows["tail"]["measurement"] == {"reason": "no time for it"}
+    assert rows["lp-ft"]["measurement"] is None
+
+
+def test_a_training_that_goes_badly_ends_before_all_folds_are_trained():
+    named = {rung: np.r_[wrong_in(100)[:100], Y[100:]] for rung in RUNGS}  # as bad as the probe in the first fold
+    rows = climbed(FakeTrainer(named), ladder_of())
+    assert rows["tail"]["n"] == 100
+    assert not rows["tail"]["accepted"]
+    assert rows["tail"]["gain"]["value"] == 0
+
+
+def test_ways_are_compared_on_the_images_that_both_answered_for():
+    ladder = ladder_of()
+    some = Answers(np.arange(50, 150), Y[50:150])
+    assert ladder.compare(some, ladder.answers["linear"]).mean == pytest.approx(0.5)
+    other = Answers(np.arange(0, 60), wrong_in(55)[:60])
+    assert ladder.compare(some, other).mean == pytest.approx(0.5)  # of 10 images 5
+
+
+def test_a_way_that_fails_leaves_the_others_and_one_that_is_stopped_stops_all():
+    named = {rung: wrong_in(60) for rung in RUNGS} | {"lp-ft": TrainingError("the loss is no number", remedy="Stop")}
+    rows = climbed(FakeTrainer(named), ladder_of())
+    assert (rows["lp-ft"]["why"], rows["full"]["tried"]) == ("failed", True)
+    assert "the loss is no number" in rows["lp-ft"]["reason"]
+    with pytest.raises(Interrupted):
+        ladder_of().climb(FakeTrainer(named | {"tail": Interrupted("stopped")}))
+
+
+def test_without_training_it_is_said_what_fit_would_try():
+    trainer = FakeTrainer({}, {"full": 2000.0})
+    rows = climbed(trainer, ladder_of(), train=False)
+    assert trainer.trained == []
+    assert [row["why"] for row in rows.values()] == [None, "left to fit", "left to fit", "time", "left to fit"]
+
+
+def test_the_metric_of_the_search_and_whole_groups_are_compared():
+    y, groups = np.r_[np.zeros(360, int), np.ones(40, int)], np.arange(N) // 4
+    task = tiny_task(y, {"tap": np.zeros((N, 1))}, groups=groups, metric="balanced_accuracy")
+    probe = Answers(np.arange(N), np.zeros(N, int), {"layers": ["tap"]})
+    ladder = Ladder(task, probe, 0.01, {})
+    assert ladder.error == pytest.approx(0.5)
+    over = ladder.compare(Answers(np.arange(N), y), probe)
+    assert over.mean == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("mean", "share"), [(0.02, 0.2), (0.0, 0.2), (-0.01, 0.5), (0.05, 0.8)])
+def test_the_chance_of_a_sure_gain_agrees_with_simulation(mean, share):
+    error, rng = 0.02, np.random.default_rng(0)
+    # Nothing known before: the truth is spread about what was seen; the rest is drawn about the truth.
+    truth = rng.normal(mean, error, 400_000)
+    rest = rng.normal(truth, error * np.sqrt(share / (1 - share)))
+    end = share * mean + (1 - share) * rest
+    found = chance(Comparison(mean, mean - 1.959964 * error, mean + 1.959964 * error, 0.5), share)
+    assert found == pytest.approx((end > 1.959964 * error * np.sqrt(share)).mean(), abs=5e-3)
+
+
+def test_a_gain_without_spread_is_sure_or_none():
+    assert chance(Comparison(0.1, 0.1, 0.1, 0.0), 0.2) == 1
+    assert chance(Comparison(0.0, 0.0, 0.0, 1.0), 0.2) == 0
+    assert chance(Comparison(0.05, 0.01, 0.09, 0.0), 1.0) == 1
