@@ -12,8 +12,10 @@ from classify.tuning import STRATEGIES as TUNED
 from extract.errors import OptionError, unknown
 from extract.spec import available_cores
 
-STRATEGIES = (LINEAR, *TUNED)
 AUTO = "auto"
+STRATEGIES = (LINEAR, *TUNED, AUTO)
+BUDGET_S = 600.0
+"""What the strategy `auto` may take beyond the probe, unless `tune` says otherwise."""
 HEAD = "logistic"
 DEVICES = ("auto", "cpu", "cuda")
 DUPLICATES = ("auto", "always", "off")
@@ -30,7 +32,8 @@ class FitSpec:
     over the ids. `params` are values to try of a head by import path. `alpha` is the share of prediction sets that may
     miss the truth, `answer_accuracy` what the answers that are given shall reach, the others being abstained from.
     `data` and `root` say where the images are: for thumbnails, for the proof of near-duplicates, and for a `strategy`
-    that trains the network itself, as `tune` has it.
+    that trains the network itself, as `tune` has it. The strategy `auto` finds out which one pays: one that gains more
+    than `min_gain` of the images.
     """
 
     features: str
@@ -60,6 +63,7 @@ class FitSpec:
     jobs: int = field(default_factory=available_cores)
     command: tuple[str, ...] = ()
     tune: TuneSpec = field(default_factory=TuneSpec)
+    min_gain: float = 0.01
 
     def __post_init__(self) -> None:
         tables = {"strategy": STRATEGIES, "metric": (AUTO, *METRICS), "device": DEVICES, "duplicates": DUPLICATES}
@@ -76,6 +80,11 @@ class FitSpec:
         """Name of the protocol to follow; images a class are drawn by one, too."""
         return self.protocol or ("few-shot" if self.few_shot else None)
 
+    @property
+    def budget_s(self) -> float:
+        """Seconds that the strategy `auto` may take beyond the probe."""
+        return BUDGET_S if self.tune.budget_s is None else self.tune.budget_s
+
     def _check_numbers(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
             raise OptionError(f"seed={self.seed}", remedy=f"Take 0 to {MAX_SEED}")
@@ -86,6 +95,8 @@ class FitSpec:
         if not 0 < self.alpha < 1 or not (asked is None or 0 < asked < 1):
             said = f"alpha={self.alpha}, answer_accuracy={self.answer_accuracy}"
             raise OptionError(said, remedy="Both are shares between 0 and 1")
+        if not 0 <= self.min_gain < 1:
+            raise OptionError(f"min_gain={self.min_gain}", remedy="Take a share of the images: 0.01 for one point")
         if self.draws < FEWEST_DRAWS or (self.few_shot is not None and self.few_shot < 1):
             said = f"few_shot={self.few_shot}, draws={self.draws}"
             raise OptionError(said, remedy=f"Take 1 image a class or more, and {FEWEST_DRAWS} draws or more")
@@ -112,3 +123,6 @@ class FitSpec:
         if self.published or self.multi_label or self.head != HEAD:
             said = f"the strategy {self.strategy!r} trains one label an image, with the head {HEAD} beside it"
             raise OptionError(said, remedy="Leave --head, --protocol, --few-shot and --multi-label out")
+        if self.strategy == AUTO and self.tune.folds < 1:
+            said = "the strategy 'auto' compares what is trained on folds that were left out"
+            raise OptionError(said, remedy="Take --folds-trained 1 or more")

@@ -56,3 +56,13 @@ def test_a_network_is_trained_for_one_label_an_image_and_beside_the_plain_head()
             FitSpec("f", strategy="lp-ft", **wrong)
     with pytest.raises(OptionError, match="trains nothing but a head"):
         FitSpec("f", tune=TuneSpec(steps=5))
+
+
+def test_what_pays_is_found_out_within_a_budget_on_folds_that_are_left_out():
+    assert FitSpec("f", strategy="auto").budget_s == 600
+    assert FitSpec("f", strategy="auto", tune=TuneSpec(budget_s=90.0)).budget_s == 90
+    with pytest.raises(OptionError, match="left out"):
+        FitSpec("f", strategy="auto", tune=TuneSpec(folds=0))
+    for wrong in (-0.01, 1.0):
+        with pytest.raises(OptionError, match="min_gain="):
+            FitSpec("f", strategy="auto", min_gain=wrong)
