@@ -47,21 +47,24 @@ def row(rung: str, **said) -> dict:
     """A rung: one that was likely to gain nothing, where nothing else is said."""
     rung_of = {"rung": rung, "tried": False, "accepted": False, "reason": "a gain of over 1 point has a chance of 9 %"}
     cost = {"projected_s": 3 * SECONDS[rung], "seconds": None, "value": None, "gain": None, "settings": None}
+    cost |= {"why": "unlikely", "measurement": None, "over": None, "n": None}
     predicted = {"gain": 0.004, "low": 0.0, "high": 0.035, "p": 0.093}
     command = ["offshelf", "fit", "flowers", "--strategy", rung]
     return rung_of | {"predicted": predicted} | cost | {"command": command} | said
 
 
-def linear(accepted: bool = True) -> dict:
-    return row("linear", tried=True, accepted=accepted, reason="the probe", predicted=None, projected_s=None,
-               seconds=SECONDS["linear"], value=measure(0.913, 0.02))  # fmt: skip
+def linear() -> dict:
+    return row("linear", tried=True, accepted=True, reason="the linear probe, the best on layer4", predicted=None,
+               projected_s=None, why=None, seconds=SECONDS["linear"], value=measure(0.913, 0.02), n=1600,
+               settings={"layers": ["layer4"], "head": "ridge"})  # fmt: skip
 
 
 def tried(rung: str, gain: float, half: float, accepted: bool) -> dict:
     said = "the lower bound of its gain is above 0" if accepted else "its gain may be chance"
     return row(rung, tried=True, accepted=accepted, reason=said, seconds=SECONDS[rung],
                predicted={"gain": 0.03, "low": 0.0, "high": 0.087, "p": 0.611}, projected_s=1.2 * SECONDS[rung],
-               value=measure(0.913 + gain, 0.019), gain=measure(gain, half), settings={"rate": 1e-3})  # fmt: skip
+               value=measure(0.913 + gain, 0.019), gain=measure(gain, half), settings={"rate": 1e-3}, why=None,
+               over="linear", n=320)  # fmt: skip
 
 
 def ladder(strategy: str) -> list[dict]:
@@ -69,20 +72,26 @@ def ladder(strategy: str) -> list[dict]:
     rungs = list(SECONDS)
     below, above = rungs[1 : max(1, rungs.index(strategy))], rungs[rungs.index(strategy) + 1 :]
     here = [] if strategy == "linear" else [tried(strategy, 0.031, 0.014, accepted=True)]
-    return [linear(strategy == "linear"), *(tried(rung, 0.004, 0.01, accepted=False) for rung in below), *here,
+    return [linear(), *(tried(rung, 0.004, 0.01, accepted=False) for rung in below), *here,
             *map(row, above)]  # fmt: skip
 
 
 def held_back(rung: str) -> dict:
     """A rung that would likely gain, and that took too long."""
-    return row(rung, reason="it would take 25 minutes, and 8 are left", projected_s=1500.0,
+    return row(rung, why="time", reason="it would take about 1500 s; 480 s are left", projected_s=1500.0,
                predicted={"gain": 0.061, "low": 0.004, "high": 0.121, "p": 0.82})  # fmt: skip
 
 
 def wanted(rung: str) -> dict:
     """A rung that `advise` would have tried, and leaves to `fit`."""
-    return row(rung, reason="likely to pay, and left to fit", projected_s=240.0,
+    return row(rung, why="left to fit", reason="it may well pay: fit would try it", projected_s=240.0,
                predicted={"gain": 0.061, "low": 0.004, "high": 0.121, "p": 0.82})  # fmt: skip
+
+
+def trial() -> dict:
+    """The cheapest rung after a short training that was to say what the others may bring."""
+    found = {"gain": measure(-0.004, 0.012), "n": 320, "seconds": 31.0, "settings": {"rate": 1e-3}}
+    return row("tail", measurement=found)
 
 
 def diagnostics() -> dict:

@@ -46,7 +46,7 @@ def _echo_ladder(ladder: Sequence[Row]) -> None:
 def _became(row: Row) -> str:
     if not row["tried"]:
         return "not tried"
-    return "taken" if row["accepted"] else "not taken"
+    return ("accepted" if row["accepted"] else "no sure gain") if row["gain"] else "the start"
 
 
 def _expected(row: Row) -> Row | None:

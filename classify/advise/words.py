@@ -4,16 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classify.advise import phrases
+from classify.advise.ladder import TIME
 from classify.advise.phrases import differs, gains, joined, points
 from classify.report.evidence import dig, is_measure
 from classify.report.reproduce import command_line
 from classify.report.text import duration, interval, measure_name, number, percent
+from classify.tuning import LINEAR
 
 Advice = Mapping[str, Any]
 Row = Mapping[str, Any]
-
-LIKELY = 0.2
-"""The chance of a gain worth having from which a rung is tried where there is time."""
 
 TIMES = (
     "With twice as many training images the linear classifier would reach {name} of about {about}",
@@ -64,19 +63,12 @@ def more_budget(advice: Advice) -> str | None:
 
 def held_back(advice: Advice) -> list[Row]:
     """Return the rungs that were likely enough to gain, and would have taken longer than what was left."""
-    if advice.get("budget_s") is None:
-        return []
-    left = advice["budget_s"] - sum(row["seconds"] or 0 for row in _trained(advice))
-    return [
-        row
-        for row in advice["ladder"]
-        if not row["tried"] and (row["projected_s"] or 0) > left and (dig(row, "predicted", "p") or 0) >= LIKELY
-    ]
+    return [row for row in advice["ladder"] if row["why"] == TIME]
 
 
 def _trained(advice: Advice) -> list[Row]:
     """Return the trainings of the network that were made."""
-    return [row for row in advice["ladder"] if row["tried"] and row["rung"] != "linear"]
+    return [row for row in advice["ladder"] if row["tried"] and row["rung"] != LINEAR]
 
 
 def _metric(advice: Advice) -> str:
@@ -118,7 +110,7 @@ def _advised(advice: Advice) -> str:
     """Say what to do, and what that is worth; what it is expected to gain where it was not tried."""
     strategy = advice["recommendation"]["strategy"]
     row = next((row for row in advice["ladder"] if row["rung"] == strategy), {})
-    said = [f"The advice: {phrases.ADVICE[strategy]}."]
+    said = [f"The advice: {phrases.ADVICE[strategy]}.", *_where(row)]
     if is_measure(row.get("value")):
         said.append(f"On training images held out, its {_metric(advice)} is {interval(row['value'])}{_beat(row)}.")
     elif row and not row["tried"]:
@@ -126,8 +118,14 @@ def _advised(advice: Advice) -> str:
     return " ".join(said)
 
 
+def _where(row: Row) -> list[str]:
+    """Name the layers that the linear classifier stands on."""
+    names = dig(row, "settings", "layers") if row.get("rung") == LINEAR else None
+    return [f"It does best on {joined(names)}{', side by side' if len(names) > 1 else ''}."] if names else []
+
+
 def _beat(row: Row) -> str:
-    return f", {differs(row['gain'])} than that of the best before it" if is_measure(row["gain"]) else ""
+    return f", {differs(row['gain'])} than with {row['over']}" if is_measure(row["gain"]) else ""
 
 
 def _expected(row: Row, advice: Advice) -> str:
@@ -150,10 +148,17 @@ def _refused(advice: Advice) -> str:
     return f"Tried too, and not surely better: {joined(each, '; and ', '; ')}." if each else ""
 
 
+def _trial(advice: Advice) -> str:
+    """Say what the cheap measurement gave, by which the others are predicted."""
+    found = [(row, row["measurement"]) for row in advice["ladder"] if is_measure(dig(row, "measurement", "gain"))]
+    each = [f"{row['rung']}, {differs(trial['gain'])} on {number(trial['n'])} images held out" for row, trial in found]
+    return f"A short first training, beside the linear classifier: {joined(each)}." if each else ""
+
+
 def _untried(advice: Advice) -> str:
     """Say what the likeliest of the trainings that were not tried promised, where the network stays as it is."""
     rows = [row for row in advice["ladder"] if not row["tried"] and row["predicted"]]
-    if not rows or advice["recommendation"]["strategy"] != "linear":
+    if not rows or advice["recommendation"]["strategy"] != LINEAR:
         return ""
     best = max(rows, key=lambda row: row["predicted"]["p"])
     return f"Of the ways to train the network itself that were not tried, {best['rung']} promises most: it " + (
@@ -193,7 +198,7 @@ def _if_unclear(advice: Advice) -> str:
 
 def _if_more_images(advice: Advice) -> str:
     curve = advice["learning_curve"]
-    kept = advice["recommendation"]["strategy"] == "linear"
+    kept = advice["recommendation"]["strategy"] == LINEAR
     return phrases.IF_MORE[_limit(curve) if curve else "undecided"] if kept else phrases.IF_TRAINED
 
 
@@ -214,6 +219,7 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "case": _case,
     "evidence": _evidence,
     "advice": _advised,
+    "trial": _trial,
     "refused": _refused,
     "untried": _untried,
     "next": _next,

@@ -92,9 +92,13 @@ def _rung(row: Row, found: Metrics) -> Rung:
     gain = _measured_gain(row) or _expected_gain(row)
     worth = percent(row["value"]["value"]) if is_measure(row.get("value")) else ""
     value = f"{gain['value'] * 100:+.1f} points" if gain else worth
-    taken = row.get("rung") == dig(found, "recommendation", "strategy")
+    taken = bool(_star(row, found))
     point = _point(row.get("rung"), gain) if gain else None
     return Rung(str(row.get("rung")), value, str(row.get("reason") or ""), point, bool(row.get("tried")), taken)
+
+
+def _star(row: Row, found: Metrics) -> str:
+    return " ★" if row.get("rung") == dig(found, "recommendation", "strategy") else ""
 
 
 def _measured_gain(row: Row) -> Any:
@@ -127,21 +131,22 @@ def _points(gain: Any) -> str:
 
 def _ladder(found: Metrics) -> str:
     rows = [
-        (clipped(row.get("rung")), _became(row), _expected(row), _points(row.get("gain")), interval(row.get("value")),
-         _time(row.get("projected_s")), _time(row.get("seconds")))
+        (clipped(row.get("rung")) + _star(row, found), _became(row), _expected(row), _points(row.get("gain")),
+         interval(row.get("value")), _time(row))
         for row in found.get("ladder") or []
     ]  # fmt: skip
     if not rows:
         return ""
-    head = ("strategy", "", "expected gain", "gain", "worth, held out", "expected to take", "took")
-    caption = "gains are in points, each over the best of those before it; in brackets 95 % intervals"
+    head = ("strategy", "", "expected gain", "gain", "worth, held out", "took")
+    caption = "gains are in points, each over the best of those before it; in brackets 95 % intervals; ★ the advice"
     return table(head, rows, caption) + bullets(_why(row) for row in found["ladder"])
 
 
 def _became(row: Row) -> str:
+    """Say what became of a rung; the probe is what all others are held against."""
     if not row.get("tried"):
         return "not tried"
-    return "taken" if row.get("accepted") else "tried, not taken"
+    return ("accepted" if row.get("accepted") else "no sure gain") if is_measure(row.get("gain")) else "the start"
 
 
 def _expected(row: Row) -> str:
@@ -149,8 +154,11 @@ def _expected(row: Row) -> str:
     return f"{_points(found | {'value': found['gain']})}, chance {percent(found['p'])}" if found else "-"
 
 
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else duration(seconds)
+def _time(row: Row) -> str:
+    """Write what a rung took, or about what it would."""
+    if row.get("seconds") is not None:
+        return duration(row["seconds"])
+    return "-" if row.get("projected_s") is None else f"about {duration(row['projected_s'])}"
 
 
 def _why(row: Row) -> str:

@@ -25,7 +25,7 @@ def test_layers_and_rungs_stand_in_tables_and_the_advice_below_them(capsys):
     assert peak.split()[:2] == ["layer4", "4096"]
     [tail] = [line for line in lines if line.startswith("tail")]
     assert tail.split("  ")[0:1] == ["tail"]
-    for said in ("taken", "+3.1", "[+1.7, +4.5]", "41", "the lower bound of its gain is above 0"):
+    for said in ("accepted", "+3.1", "[+1.7, +4.5]", "41", "the lower bound of its gain is above 0"):
         assert said in tail
     [full] = [line for line in lines if line.startswith("full")]
     assert "not tried" in full
