@@ -423,13 +423,20 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
 @click.option("--alpha", type=float, default=0.1, help="Share of prediction sets that may miss the truth.")
 @click.option("--answer-accuracy", type=float, help="Abstain where answers would not be right as often as this: 0.95.")
-@click.option("--data", help="Where the images are, for thumbnails and near-duplicates.  [default: where they were]")
+@click.option("--data", help="Where the images are, to look at or to train on.  [default: where they were]")
 @root_option
 @click.option("--seed", type=SEED, default=0, help="Seed of folds, hold-out and bootstrap.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where heads are fitted.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where heads and networks are trained."
+)
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1, 256), default=available_cores, show_default="cores", help="Fits at a time."
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=available_cores,
+    show_default="cores",
+    help="Fits, or decoding processes, at a time.",
 )
 @tuning_options
 @cache_option
