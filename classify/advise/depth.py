@@ -32,7 +32,7 @@ from extract.store.reader import FeatureSet
 from extract.taps import open_trunk
 
 MOST = 2000
-"""Images at most: an accuracy of 80 % is then known to 1.8 points, and a layer is scanned in a second or two."""
+"""Images at most: an accuracy of 80 % is then known to 1.8 points, and a core scans a layer in 2 to 3 s."""
 
 MAX_DIMS = 4096
 """Numbers a layer is pooled to at most, so that all have about as many: early maps are wide, late ones are not."""

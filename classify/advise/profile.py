@@ -42,7 +42,7 @@ class Profile:
     """A depth profile: `taps` from shallow to deep, measured by `metric` on the same `n` images.
 
     `drop` is by how much the best earlier layer is better than the last, and `gain` the largest gain over random
-    weights: {value, low, high, layer}. `peak` is the earliest layer within one standard error of the best.
+    weights, of one draw: {value, low, high, layer}. `peak` is the earliest layer within one standard error of the best.
     """
 
     taps: tuple[TapScore, ...]

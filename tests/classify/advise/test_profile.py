@@ -12,6 +12,8 @@ from classify.evaluate import draw_resamples
 
 TAPS = [("layer1:grid:8", 4096), ("layer2:grid:5", 3200), ("layer3:grid:4", 4096), ("layer4:grid:2", 2048)]
 N_CLASSES = 4
+RISING = [0.5, 0.6, 0.7, 0.8], [0.4] * 4
+"""Shares of right answers, layer by layer, with learned and with random weights."""
 
 
 def answers(y: np.ndarray, shares: list[float], seed: int = 0) -> np.ndarray:
@@ -22,10 +24,10 @@ def answers(y: np.ndarray, shares: list[float], seed: int = 0) -> np.ndarray:
     return np.where(right, y, (y + 1) % N_CLASSES)
 
 
-def profile_of(trained: list[float], fresh: list[float], n: int = 1000, groups: np.ndarray | None = None, **known):
+def profile_of(trained: list[float], fresh: list[float], n: int = 1000, groups: np.ndarray | None = None):
     y = np.arange(n) % N_CLASSES
-    codes = answers(y, trained), answers(y, fresh, seed=1)
-    return make_profile(TAPS, y, *codes, draw_resamples(n, groups, 0), **{"metric": "accuracy", **known})
+    codes = [answers(y, trained), answers(y, fresh, seed=1)]
+    return make_profile(TAPS, y, codes[0], codes[1], draw_resamples(n, groups, 0), "accuracy")
 
 
 @pytest.mark.parametrize(
@@ -71,13 +73,10 @@ def test_another_metric_is_measured_where_classes_are_of_unequal_size():
 
 
 def test_images_of_a_group_count_as_the_few_that_they_are():
-    each, eight = (profile_of([0.5, 0.6, 0.7, 0.8], [0.4] * 4, 125 * k) for k in (1, 8))
+    each, eight = (profile_of(*RISING, 125 * k) for k in (1, 8))
     y = np.repeat(np.arange(125) % N_CLASSES, 8)
-    codes = (
-        np.repeat(answers(y[::8], shares, seed), 8, axis=1)
-        for seed, shares in ((0, [0.5, 0.6, 0.7, 0.8]), (1, [0.4] * 4))
-    )
-    grouped = make_profile(TAPS, y, *codes, draw_resamples(1000, np.arange(1000) // 8, 0), "accuracy")
+    trained, fresh = (np.repeat(answers(y[::8], shares, seed), 8, axis=1) for seed, shares in enumerate(RISING))
+    grouped = make_profile(TAPS, y, trained, fresh, draw_resamples(1000, np.arange(1000) // 8, 0), "accuracy")
 
     def width(found) -> float:
         return found.drop["high"] - found.drop["low"]
@@ -87,7 +86,7 @@ def test_images_of_a_group_count_as_the_few_that_they_are():
 
 
 def test_of_one_group_nothing_is_told():
-    found = profile_of([0.5, 0.6, 0.7, 0.8], [0.4] * 4, groups=np.zeros(1000, int))
+    found = profile_of(*RISING, groups=np.zeros(1000, int))
     assert (found.drop["low"], found.drop["high"]) == (-1, 1)
     assert found.similarity == "unclear"
 
