@@ -7,7 +7,7 @@ from typing import Any
 from classify.linear import fit_linear
 from classify.published import follow
 from classify.several import fit_several
-from classify.spec import FitSpec
+from classify.spec import AUTO, FitSpec
 from classify.tuning import LINEAR
 from extract.progress import Silent, Watch
 
@@ -23,7 +23,11 @@ def fit(spec: FitSpec, *, progress: Watch | None = None) -> dict[str, Any]:
 
 
 def road_of(spec: FitSpec) -> Callable[[FitSpec, Watch], dict[str, Any]]:
-    """Choose who fits: the search, a protocol, several labels, or fine-tuning, which alone imports torch."""
+    """Choose who fits: the search, a protocol, several labels, or what trains networks, which alone imports torch."""
+    if spec.strategy == AUTO:
+        from classify.advise.auto import fit_auto
+
+        return fit_auto
     if spec.strategy != LINEAR:
         from classify.finetune.story import fine_tune
 

@@ -133,7 +133,12 @@ class Ladder:
         """Measure cheaply where the prior says that it may pay."""
         if self.predict().above(self.min_gain) < WORTH:
             return {}
-        found = trainer.measure()
+        try:
+            found = trainer.measure()
+        except Interrupted:
+            raise
+        except OffshelfError as error:
+            found = error.what
         if isinstance(found, str):
             return {"measurement": {"reason": found}}
         over = self.compare(found, self.answers[LINEAR])
@@ -163,7 +168,7 @@ class Ladder:
         if accepted:
             self.best, self.answers[rung] = rung, answers
         verdict = "surely above 0" if accepted else "perhaps none"
-        reason = f"its gain over {best} is {verdict}: {_in_points(over)} on {len(answers.at)} images held out"
+        reason = f"its gain over {best} is {verdict}: {in_points(_interval(over))} on {len(answers.at)} images held out"
         found = {"value": self._value(answers), "gain": _interval(over), "over": best, "n": len(answers.at)}
         cost = {"seconds": answers.seconds, "settings": answers.settings}
         return {"tried": True, "accepted": accepted, "reason": reason} | found | cost
@@ -203,6 +208,12 @@ def points(share: float) -> str:
     return f"{value} point" if value == "1" else f"{value} points"
 
 
+def in_points(found: Mapping[str, Any]) -> str:
+    """Write a difference of shares with its interval, in points."""
+    value, low, high = (f"{100 * found[end]:+.1f}" for end in ("value", "low", "high"))
+    return f"{value} points ({low} to {high})"
+
+
 def _row(rung: str, trainer: Trainer, **said: Any) -> Row:
     """Begin the row of a rung: nothing is known of it but its command."""
     unknown = dict.fromkeys(("why", "predicted", "measurement", "projected_s", "seconds", "value", "gain", "over", "n"))
@@ -216,8 +227,3 @@ def _measured(over: Comparison) -> Measured:
 
 def _interval(over: Comparison) -> dict[str, float]:
     return {"value": over.mean} | {name: value for name, value in asdict(over).items() if name in ("low", "high")}
-
-
-def _in_points(over: Comparison) -> str:
-    mean, low, high = (f"{100 * value:+.1f}" for value in (over.mean, over.low, over.high))
-    return f"{mean} points ({low} to {high})"

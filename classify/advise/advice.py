@@ -1,0 +1,71 @@
+"""The advice as metrics.json has it: the case of the four, what was measured of it, and what to do."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from classify.advise.command import command_of
+from classify.advise.ladder import LEFT, Answers, Ladder
+from classify.advise.profile import UNCLEAR
+from classify.advise.survey import Seen
+from classify.advise.words import case_name, with_words
+from classify.folds import Part
+from classify.linear import Probe
+from classify.spec import AUTO, FitSpec
+
+FEW = 50
+"""Images of a class from which data count as large where the learning curve does not tell: there, training a whole
+network clearly beat a linear probe, and at 25 not yet (Hoiem et al. 2021, figure 5a, CIFAR-100 by a ResNet-18)."""
+
+SIZES = {"data-limited": "small", "saturated": "large"}
+"""What the learning curve says of the size: large is what more of the same would not help."""
+
+Curve = dict[str, Any]
+
+
+def answers_of(probe: Probe) -> Answers:
+    """Return what the probe answers for the training part, each image without having been fitted on it."""
+    best, scores = probe.judged.found.best, probe.judged.scores
+    settings = {"layers": list(best.candidate.layers), "transform": best.candidate.transform, "head": best.head}
+    at, told = np.arange(len(scores)), settings | {"params": best.params}
+    return Answers(at, scores.argmax(axis=1), told, round(probe.seconds, 3))
+
+
+def make_advice(spec: FitSpec, train: Part, curve: Curve | None, seen: Seen, ladder: Ladder) -> dict[str, Any]:
+    """Put together what was found, and say in words what it comes to; `seconds` are for who knows them to add."""
+    profile = seen.profile
+    return with_words(
+        {
+            "case": _case(train, curve, seen),
+            "metric": ladder.task.metric,
+            "depth_profile": profile and profile.as_dict(),
+            "learning_curve": curve and curve | {"limited": curve["verdict"]},
+            "ladder": ladder.rows,
+            "recommendation": _recommended(spec, ladder),
+            "diagnostics": seen.diagnostics,
+            "budget_s": spec.budget_s,
+            "min_gain": spec.min_gain,
+            "notes": seen.notes,
+        }
+    )
+
+
+def _case(train: Part, curve: Curve | None, seen: Seen) -> dict[str, Any]:
+    """Name the case by how similar the images are, and by whether more of them would help."""
+    counts = np.bincount(train.y)
+    n_per_class = float(np.median(counts[counts > 0]))
+    by_count = "large" if n_per_class >= FEW else "small"
+    size = SIZES.get(curve["verdict"], by_count) if curve else by_count
+    similarity = seen.profile.similarity if seen.profile else UNCLEAR
+    named = {"similarity": similarity, "size": size, "name": case_name(similarity, size)}
+    return named | {"n_train": len(train), "n_per_class": n_per_class}
+
+
+def _recommended(spec: FitSpec, ladder: Ladder) -> dict[str, Any]:
+    """Recommend the best rung that was tried, or the first that may well pay and was left to a fit to try."""
+    for row in ladder.rows:
+        if row["why"] == LEFT:
+            return {"strategy": row["rung"], "command": command_of(replace(spec, strategy=AUTO))}
+    [best] = [row for row in ladder.rows if row["rung"] == ladder.best]
+    return {"strategy": best["rung"], "command": best["command"]}

@@ -1,0 +1,235 @@
+"""Trains the rungs of a ladder within a budget: what each takes is measured first, and what was trained is kept."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.advise.command import command_of
+from classify.advise.ladder import CHEAPEST, Answers, Hopeful, Offer
+from classify.curve import ENOUGH_TESTED
+from classify.finetune import checkpoint
+from classify.finetune.bench import Bench, Split
+from classify.finetune.budget import FEWEST_STEPS, cost, fit_budget
+from classify.finetune.ground import Ground, Mirrored, may_flip, set_up, survey, wanted_maps
+from classify.finetune.maps import maps_seconds
+from classify.finetune.pace import measure_pace
+from classify.finetune.plan import Augment, Plan, Setting, shorten
+from classify.finetune.story import train_fold, write_tuned
+from classify.finetune.trained import Trained, train_one
+from classify.folds import Folds
+from classify.inputs import Inputs
+from classify.linear import Goal, Probe
+from classify.spec import FitSpec
+from classify.tuning import AUTO, LINEAR, PRETRAINED, TuneSpec
+from extract.progress import Watch
+
+CHEAP = 0.1
+"""Of the budget: what a cheap measurement may take."""
+FOR_MAPS = 0.5
+"""Of the time that is left: what may go into maps before it is known what a training on them takes."""
+LEAST = 0.2
+"""Of the steps of a recipe: fewer would say more of the haste than of the way to train."""
+LOOKED_AT = 64
+"""Validation images, by which the pace of looking at all of them is measured."""
+OWN = {
+    "cut": ("tail",),
+    "views": ("tail",),
+    "freeze_until": ("lp-ft", "full"),
+    "wise": ("tail", "lp-ft"),
+    "gradual": PRETRAINED,
+    "layer_decay": PRETRAINED,
+    "bn": PRETRAINED,
+}
+"""Settings that mean something to some rungs alone."""
+
+Pace = tuple[float, float]
+"""Seconds of a step, and of a look at the validation part."""
+
+
+class BudgetTrainer:
+    """Trains within the budget of a fit, from when it is made on; `clock` tells the seconds.
+
+    What a rung was trained with is kept, so that `write` has nothing to train twice; `forget` ends that.
+    """
+
+    def __init__(
+        self, spec: FitSpec, inputs: Inputs, probe: Probe, watch: Watch, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.spec, self.inputs, self.probe, self.watch, self.clock = spec, inputs, probe, Once(watch), clock
+        self.ends_at = clock() + spec.budget_s
+        self.n_folds = folds_needed(inputs.task.folds, spec.tune.folds)
+        self.tunes: dict[str, TuneSpec] = {}
+        self.last_s: dict[str, float] = {LINEAR: 0.0}
+        self.paces: dict[Any, Pace] = {}
+        self.folders: set[Path] = set()
+        self.mirrored: Mirrored | None = None
+
+    def left_s(self) -> float:
+        """Return the seconds that are left, 0 or more."""
+        return max(0.0, self.ends_at - self.clock())
+
+    def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
+        """Return the command that trains by a rung, as it was trained here if it was."""
+        asked = replace(self._tune(rung), seeds=self.spec.tune.seeds)
+        return command_of(replace(self.spec, strategy=rung, tune=TuneSpec() if rung == LINEAR else tune or asked))
+
+    def measure(self) -> Answers | str:
+        """Train the cheapest rung with one setting, without the first fold alone: -> answers, or why it is not done."""
+        began, room_s = self.clock(), min(CHEAP * self.spec.budget_s, self.left_s())
+        tune = replace(self._tune(CHEAPEST), folds=1)
+        maps_s = self._maps_s(CHEAPEST, tune)
+        if maps_s > room_s:
+            return f"its maps alone would take about {maps_s:.0f} s, and {room_s:.0f} s are allowed"
+        with self._bench(CHEAPEST, tune) as (bench, ground):
+            pace = self._pace(bench, ground)
+            if cost(bench.plan, *pace, self.n_folds + ground.repeats - 1) <= room_s:
+                return "all of it takes no longer than a measurement may"
+            plan = replace(bench.plan, settings=(_middle(bench.plan),))
+            plan, _ = fit_budget(plan, *pace, max(room_s - (self.clock() - began), 0.0), 0)
+            split, held = ground.folds[0]
+            trained = train_one(
+                replace(bench, plan=plan), "measured without fold 1", split, self.spec.seed, *plan.settings
+            )
+            named = bench.scores(trained.network, held).argmax(axis=1)
+        return _answers([(held, named)], trained, self.clock() - began)
+
+    def offer(self, rung: str, best: str) -> Offer:
+        """Measure what a rung takes with all folds or, if that is too long, fewer; with one fold, in fewer steps."""
+        tune = replace(self._tune(rung), folds=self.n_folds)
+        maps_s = self._maps_s(rung, tune)
+        if maps_s > FOR_MAPS * self.left_s():
+            return Offer(maps_s, fits=False, tune=tune)
+        with self._bench(rung, tune) as (bench, ground):
+            pace = self._pace(bench, ground)
+            seconds, fits, steps, folds = settle(
+                bench.plan, pace, self.left_s() - self.last_s[best], len(ground.folds), ground.repeats
+            )
+            tune = replace(tune, folds=folds, steps=tune.steps if steps == bench.plan.steps else steps)
+            self.last_s[rung] = ground.repeats * steps * pace[0]
+        return Offer(seconds, fits, tune)
+
+    def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
+        """Train without one fold after the other as long as that is hopeful, and answer for it."""
+        began, found = self.clock(), []
+        with self._bench(rung, offer.tune) as (bench, ground):
+            planned = sum(len(held) for _, held in ground.folds)
+            trained, scores = train_fold(bench, ground, 0, None)
+            while True:
+                found.append((ground.folds[len(found)][1], scores.argmax(axis=1)))
+                answers = _answers(found, trained, self.clock() - began)
+                if len(found) == len(ground.folds) or not hopeful(answers, len(answers.at) / planned):
+                    break
+                trained, scores = train_fold(bench, ground, len(found), trained.setting)
+        self.tunes[rung] = replace(offer.tune, folds=len(found))
+        return answers
+
+    def write(self, rung: str, goal: Goal) -> dict[str, Any]:
+        """Train by a rung on all images, and write the run; its folds are there."""
+        with self._bench(rung, self.tunes[rung]) as (bench, ground):
+            return write_tuned(bench, ground, self.probe, goal)
+
+    def forget(self) -> None:
+        """Remove the checkpoints of all that was trained."""
+        for folder in self.folders:
+            checkpoint.forget(folder)
+
+    def _tune(self, rung: str) -> TuneSpec:
+        """Return what was asked for, as far as it means something to a rung; one last training, unless more are."""
+        tune = self.tunes.get(rung, self.spec.tune)
+        default = {name: getattr(TuneSpec, name) for name, rungs in OWN.items() if rung not in rungs}
+        return replace(tune, budget_s=None, seeds=tune.seeds or 1, **default)
+
+    @contextmanager
+    def _bench(self, rung: str, tune: TuneSpec) -> Iterator[tuple[Bench, Ground]]:
+        spec = replace(self.spec, strategy=rung, tune=tune)
+        ground = survey(spec, self.inputs)
+        with set_up(spec, self.inputs, ground, self.probe, self.watch, self._mirrored(ground)) as bench:
+            try:
+                yield bench, ground
+            finally:
+                self.folders |= bench.folders
+
+    def _mirrored(self, ground: Ground) -> Mirrored:
+        if self.mirrored is None:
+            self.mirrored = may_flip(self.spec, self.inputs, ground.source, self.probe, self.watch)
+        return self.mirrored
+
+    def _maps_s(self, rung: str, tune: TuneSpec) -> float:
+        """Say how long the maps take that a rung trains on; 0 where it trains on images, or they are there."""
+        if rung != CHEAPEST:
+            return 0.0
+        spec = replace(self.spec, strategy=rung, tune=tune)
+        ground = survey(spec, self.inputs)
+        flip, _ = self._mirrored(ground)
+        asked = tune.augment
+        augment = Augment(True, flip) if asked == AUTO else Augment("crop" in asked, "flip" in asked)
+        return maps_seconds(self.inputs.features, wanted_maps(spec, ground, augment), self.watch)
+
+    def _pace(self, bench: Bench, ground: Ground) -> Pace:
+        """Measure a step, and a look at few images, from which follows one at all."""
+        plan, split = bench.plan, ground.folds[0][0]
+        alike = bench.examples.cached, bench.until, plan.batch_size, plan.bn
+        if alike not in self.paces:
+            few = Split(split.train, split.val[:LOOKED_AT])
+            step_s, look_s = measure_pace(bench, few, bench.spec.seed)
+            self.paces[alike] = step_s, look_s * len(split.val) / len(few.val)
+        return self.paces[alike]
+
+
+class Once:
+    """A watch that is told every note once, however often a training is set up."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.start, self.advance, self.show, self._note = watch.start, watch.advance, watch.show, watch.note
+        self._said: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Say it, unless it was said."""
+        if text not in self._said:
+            self._said.add(text)
+            self._note(text)
+
+
+def folds_needed(folds: Folds, asked: int) -> int:
+    """Say how many of the folds are trained without: as many as asked for, or until enough images are answered for."""
+    if asked > 1:
+        return min(asked, len(folds))
+    tested = np.cumsum([len(test) for _, test in folds])
+    return min(len(folds), int(np.searchsorted(tested, ENOUGH_TESTED)) + 1)
+
+
+def settle(plan: Plan, pace: Pace, room_s: float, n_folds: int, repeats: int) -> tuple[float, bool, int, int]:
+    """Fit the search, the folds and the last trainings into `room_s`: -> seconds, whether they fit, steps, folds.
+
+    Rather fewer folds than fewer steps, and these not below LEAST of the recipe's. What does not fit is priced with
+    one fold and all steps.
+    """
+    for folds in range(n_folds, 0, -1):
+        seconds = cost(plan, *pace, folds + repeats - 1)
+        if seconds <= room_s:
+            return seconds, True, plan.steps, folds
+    fewest = max(FEWEST_STEPS, math.ceil(LEAST * plan.steps))
+    if fewest > plan.steps or cost(shorten(plan, fewest), *pace, repeats) > room_s:
+        return cost(plan, *pace, repeats), False, plan.steps, 1
+    short, _ = fit_budget(plan, *pace, room_s, repeats)
+    return cost(short, *pace, repeats), True, short.steps, 1
+
+
+def _middle(plan: Plan) -> Setting:
+    """Return the setting in the middle of the grid, of two the one with the lower rate."""
+    ordered = sorted(plan.settings, key=lambda setting: (setting.rate, setting.weight_decay))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _answers(found: list[tuple[np.ndarray, np.ndarray]], trained: Trained, seconds: float) -> Answers:
+    """Put together what folds were answered with: (positions, codes) of each."""
+    at, named = (np.concatenate(each) for each in zip(*found, strict=True))
+    order, setting = np.argsort(at), trained.setting
+    told = {"rate": setting.rate, "weight_decay": setting.weight_decay, "steps": trained.outcome.step}
+    return Answers(at[order], named[order], told | {"folds": len(found)}, round(seconds, 3))
