@@ -14,7 +14,7 @@ PROFILES = {
     "unclear": ((0.45, 0.62, 0.81, 0.812), (0.38, 0.42, 0.4, 0.35)),
 }
 """What the layers are worth, shallow to deep: with the learned weights, and with random ones."""
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
+LAYERS = ("layer1:grid:8", "layer2:grid:5", "layer3:grid:4", "layer4:grid:2")
 HALF = {"similar": 0.012, "different": 0.015, "useless": 0.014, "unclear": 0.018}
 
 
@@ -56,7 +56,7 @@ def row(rung: str, **said) -> dict:
 def linear() -> dict:
     return row("linear", tried=True, accepted=True, reason="the linear probe, the best on layer4", predicted=None,
                projected_s=None, why=None, seconds=SECONDS["linear"], value=measure(0.913, 0.02), n=1600,
-               settings={"layers": ["layer4"], "head": "ridge"})  # fmt: skip
+               settings={"layers": ["layer4:grid:2"], "head": "ridge"})  # fmt: skip
 
 
 def tried(rung: str, gain: float, half: float, accepted: bool) -> dict:

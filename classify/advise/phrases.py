@@ -67,6 +67,11 @@ def gains(found: Mapping[str, float]) -> str:
     return f"{gain} points ({low} to {high})"
 
 
+def layer(tap: str) -> str:
+    """Name the layer of a tap, without how it was pooled: `layer3` of `layer3:grid:4`."""
+    return tap.partition(":")[0]
+
+
 def joined(texts: Sequence[str], last: str = " and ", between: str = ", ") -> str:
     """Join texts, the last two by another word."""
     head = between.join(texts[:-1])

@@ -5,7 +5,7 @@ from typing import Any
 
 from classify.advise import phrases
 from classify.advise.ladder import TIME
-from classify.advise.phrases import differs, gains, joined, points
+from classify.advise.phrases import differs, gains, joined, layer, points
 from classify.report.evidence import dig, is_measure
 from classify.report.reproduce import command_line
 from classify.report.text import duration, interval, measure_name, number, percent
@@ -87,23 +87,23 @@ def _evidence(advice: Advice) -> str:
     profile = advice["depth_profile"]
     if not profile:
         return ""
-    last, drop, metric = profile["taps"][-1], profile["drop"], measure_name(profile["metric"])
+    last, drop, metric = profile["taps"][-1], profile["drop"], phrases.article(measure_name(profile["metric"]))
     random = _no_help if advice["case"]["similarity"] == "useless" else _help
     return (
-        f"The evidence: a linear classifier on {profile['last']}, the last layer, reaches {phrases.article(metric)} of "
-        f"{interval(last['pretrained'])}; on {drop['layer']}, the best layer before it, {differs(drop)}; and with "
-        f"random weights in place of the learned ones, {random(profile)}."
+        f"The evidence: a linear classifier on {layer(profile['last'])}, the last layer, reaches {metric} of "
+        f"{interval(last['pretrained'])}; on {layer(drop['layer'])}, the best layer before it, {differs(drop)}; "
+        f"and with random weights in place of the learned ones, {random(profile)}."
     )
 
 
 def _help(profile: Row) -> str:
-    return f"on {profile['last']}, {differs(profile['taps'][-1]['gain'], 'lower', 'higher')}"
+    return f"on {layer(profile['last'])}, {differs(profile['taps'][-1]['gain'], 'lower', 'higher')}"
 
 
 def _no_help(profile: Row) -> str:
     gain = profile["gain"]
     lost = differs(gain, "lower", "higher")
-    return f"no layer is surely worse: {gain['layer']}, which loses most by them, is {lost}"
+    return f"no layer is surely worse: {layer(gain['layer'])}, which loses most by them, is {lost}"
 
 
 def _advised(advice: Advice) -> str:
@@ -121,7 +121,8 @@ def _advised(advice: Advice) -> str:
 def _where(row: Row) -> list[str]:
     """Name the layers that the linear classifier stands on."""
     names = dig(row, "settings", "layers") if row.get("rung") == LINEAR else None
-    return [f"It does best on {joined(names)}{', side by side' if len(names) > 1 else ''}."] if names else []
+    known = list(dict.fromkeys(map(layer, names or ())))
+    return [f"It does best on {joined(known)}{', side by side' if len(known) > 1 else ''}."] if known else []
 
 
 def _beat(row: Row) -> str:

@@ -59,12 +59,17 @@ def _figure(found: Metrics) -> str:
 def _depth_panel(found: Metrics) -> str:
     profile = found.get("depth_profile") or {}
     layers = [
-        Layer(_point(tap["layer"], tap["pretrained"]), _point(tap["layer"], tap["random"]), _is_peak(tap, profile))
+        Layer(_point(_name(tap), tap["pretrained"]), _point(_name(tap), tap["random"]), _is_peak(tap, profile))
         for tap in profile.get("taps") or []
         if is_measure(tap.get("pretrained")) and is_measure(tap.get("random"))
     ]
     name = measure_name(str(profile.get("metric") or "accuracy"))
     return depth_plot(layers, f"{name} layer by layer") if layers else ""
+
+
+def _name(tap: Row) -> str:
+    """Name a layer; how it was pooled stands in the table."""
+    return str(tap["layer"]).partition(":")[0]
 
 
 def _is_peak(tap: Row, profile: Metrics) -> bool:

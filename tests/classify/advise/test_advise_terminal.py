@@ -22,7 +22,7 @@ def test_every_case_can_be_printed(capsys, similarity, strategy):
 def test_layers_and_rungs_stand_in_tables_and_the_advice_below_them(capsys):
     lines = shown(capsys, strategy="tail", notes=["no classifier at hand"]).splitlines()
     [peak] = [line for line in lines if "<- peak" in line]
-    assert peak.split()[:2] == ["layer4", "4096"]
+    assert peak.split()[:2] == ["layer4:grid:2", "4096"]
     [tail] = [line for line in lines if line.startswith("tail")]
     assert tail.split("  ")[0:1] == ["tail"]
     for said in ("accepted", "+3.1", "[+1.7, +4.5]", "41", "the lower bound of its gain is above 0"):

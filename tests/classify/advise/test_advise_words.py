@@ -157,7 +157,7 @@ def test_what_was_not_tried_yet_says_what_it_is_expected_to_gain_and_to_take():
 
 def test_the_layers_of_the_linear_classifier_are_named():
     assert "It does best on layer4." in parts(sample.advice())["advice"]
-    side_by_side = sample.linear() | {"settings": {"layers": ["layer3", "layer4"]}}
+    side_by_side = sample.linear() | {"settings": {"layers": ["layer3", "layer4:grid:2", "layer4"]}}
     assert "on layer3 and layer4, side by side." in parts(sample.advice(ladder=[side_by_side]))["advice"]
 
 
