@@ -6,6 +6,7 @@ from typing import Any
 from classify.advise import phrases
 from classify.advise.ladder import TIME
 from classify.advise.phrases import differs, gains, joined, layer, points
+from classify.advise.profile import UNCLEAR, USELESS
 from classify.report.evidence import dig, is_measure
 from classify.report.reproduce import command_line
 from classify.report.text import duration, interval, measure_name, number, percent
@@ -88,7 +89,7 @@ def _evidence(advice: Advice) -> str:
     if not profile:
         return ""
     last, drop, metric = profile["taps"][-1], profile["drop"], phrases.article(measure_name(profile["metric"]))
-    random = _no_help if advice["case"]["similarity"] == "useless" else _help
+    random = _no_help if advice["case"]["similarity"] == USELESS else _help
     return (
         f"The evidence: a linear classifier on {layer(profile['last'])}, the last layer, reaches {metric} of "
         f"{interval(last['pretrained'])}; on {layer(drop['layer'])}, the best layer before it, {differs(drop)}; "
@@ -170,7 +171,7 @@ def _untried(advice: Advice) -> str:
 def _next(advice: Advice) -> str:
     command = advice["recommendation"]["command"]
     line = command if isinstance(command, str) else command_line({"command": command})
-    return f"Run next: `{line}`." if line else ""
+    return f"The command for it: `{line}`." if line else ""
 
 
 def _more_images(advice: Advice) -> str:
@@ -194,7 +195,9 @@ def _limit(curve: Row) -> str:
 
 
 def _if_unclear(advice: Advice) -> str:
-    return phrases.IF_UNCLEAR if advice["case"]["similarity"] == "unclear" else ""
+    if not advice["depth_profile"]:
+        return phrases.IF_UNMEASURED
+    return phrases.IF_UNCLEAR if advice["case"]["similarity"] == UNCLEAR else ""
 
 
 def _if_more_images(advice: Advice) -> str:
@@ -220,10 +223,10 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "case": _case,
     "evidence": _evidence,
     "advice": _advised,
+    "next": _next,
     "trial": _trial,
     "refused": _refused,
     "untried": _untried,
-    "next": _next,
     "more_images": _more_images,
     "more_time": _budget,
     "changes": changes_when,

@@ -40,10 +40,15 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def _words(found: Metrics) -> str:
-    said, line = found.get("recommendation") or {}, _typed(dig(found, "recommendation", "command"))
-    parts = said.get("parts") or {"words": said.get("words") or ""}
-    words = "".join(f"<p>{sentence(str(text))}</p>" for about, text in parts.items() if text and about != "next")
-    return words + (f"<p>Run next:</p><pre><code>{printable(line)}</code></pre>" if line else "")
+    said = found.get("recommendation") or {}
+    line = _typed(said.get("command"))
+    typed = f"<p>The command for it:</p><pre><code>{printable(line)}</code></pre>" if line else ""
+    parts = said.get("parts") or {"words": said.get("words") or "", "next": typed}
+    return "".join(typed if about == "next" else _paragraph(text) for about, text in parts.items())
+
+
+def _paragraph(text: Any) -> str:
+    return f"<p>{sentence(str(text))}</p>" if text else ""
 
 
 def _typed(command: Any) -> str | None:

@@ -133,7 +133,7 @@ def test_the_advice_is_what_to_do_what_that_is_worth_and_the_command(strategy):
     worth = "91.3 % (89.3 % to 93.3 %)" if strategy == "linear" else "94.4 % (92.5 % to 96.3 %)"
     assert said["advice"].startswith(f"The advice: {ADVICE[strategy]}.")
     assert f"On training images held out, its accuracy is {worth}" in said["advice"]
-    assert said["next"] == f"Run next: `offshelf fit flowers --strategy {strategy}`."
+    assert said["next"] == f"The command for it: `offshelf fit flowers --strategy {strategy}`."
     assert ("untried" in said) == (strategy == "linear")
 
 
@@ -203,6 +203,7 @@ def test_what_was_not_measured_is_said():
 
 def test_what_would_change_the_answer_depends_on_what_it_is():
     assert "enough to tell the case" in changes_when(sample.advice("unclear"))
+    assert "the layers can be measured then" in changes_when(sample.advice("unclear", depth_profile=None))
     assert "pays more the more there are" in changes_when(sample.advice(size="small"))
     assert "another network" in changes_when(sample.advice(size="large"))
     assert "does not show what the training gained" in changes_when(sample.advice(strategy="full"))
@@ -210,7 +211,7 @@ def test_what_would_change_the_answer_depends_on_what_it_is():
 
 def test_commands_are_quoted_as_a_shell_reads_them():
     command = {"strategy": "linear", "command": ["offshelf", "fit", "my flowers"]}
-    assert parts(sample.advice(recommendation=command))["next"] == "Run next: `offshelf fit 'my flowers'`."
+    assert parts(sample.advice(recommendation=command))["next"] == "The command for it: `offshelf fit 'my flowers'`."
     assert "next" not in parts(sample.advice(recommendation={"strategy": "linear", "command": None}))
 
 
