@@ -18,6 +18,9 @@ FEW = 50
 """Images of a class from which data count as large where the learning curve does not tell: there, training a whole
 network clearly beat a linear probe, and at 25 not yet (Hoiem et al. 2021, figure 5a, CIFAR-100 by a ResNet-18)."""
 
+LIKELY = 0.5
+"""The probability of a gain worth having from which a way to train is recommended before it was tried."""
+
 SIZES = {"data-limited": "small", "saturated": "large"}
 """What the learning curve says of the size: large is what more of the same would not help."""
 
@@ -63,9 +66,14 @@ def _case(train: Part, curve: Curve | None, seen: Seen) -> dict[str, Any]:
 
 
 def _recommended(spec: FitSpec, ladder: Ladder) -> dict[str, Any]:
-    """Recommend the best rung that was tried, or the first that may well pay and was left to a fit to try."""
-    for row in ladder.rows:
-        if row["why"] == LEFT:
-            return {"strategy": row["rung"], "command": command_of(replace(spec, strategy=AUTO))}
-    [best] = [row for row in ladder.rows if row["rung"] == ladder.best]
-    return {"strategy": best["rung"], "command": best["command"]}
+    """Recommend what was taken, or what may more likely than not pay; where anything is left to try, a fit that does.
+
+    As such a fit takes only what surely gains, it may be run where little is likely to.
+    """
+    rows = {row["rung"]: row for row in ladder.rows}
+    waiting = [row for row in rows.values() if row["why"] == LEFT]
+    if not waiting:
+        return {"strategy": ladder.best, "command": rows[ladder.best]["command"]}
+    first = waiting[0]
+    strategy = first["rung"] if first["predicted"]["p"] >= LIKELY else ladder.best
+    return {"strategy": strategy, "command": command_of(replace(spec, strategy=AUTO))}

@@ -1,0 +1,71 @@
+"""Features -> what to do with them: the case of the four, measured; what each way to train would gain and take.
+
+Nothing is trained but the linear probe and, where it may pay, one cheap measurement.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from classify.advise.advice import answers_of, make_advice
+from classify.advise.backbones import rank_backbones
+from classify.advise.ladder import Ladder
+from classify.advise.survey import Seen, look
+from classify.advise.trainer import BudgetTrainer
+from classify.bundle import PACKAGES
+from classify.evidence import learning
+from classify.inputs import Inputs, open_for_fit, read_inputs
+from classify.linear import fit_probe
+from classify.spec import FitSpec
+from extract.errors import FitError
+from extract.progress import Watch
+from extract.spec import BackboneSpec
+from extract.store.index import versions
+
+
+@dataclass(frozen=True)
+class AdviseSpec:
+    """What is asked: a fit by the strategy `auto`, as it would be made, and the networks to compare with its own."""
+
+    fit: FitSpec
+    models: tuple[BackboneSpec, ...] = ()
+
+
+def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
+    """Measure the case, and say what pays; `models` are compared in what is left of the budget.
+
+    -> the advice as a fit by `auto` keeps it, with the features, versions and seconds; `backbones` is None where none
+    were named.
+    """
+    began, spec = time.perf_counter(), asked.fit
+    features = open_for_fit(spec)
+    inputs = read_inputs(spec, features, watch)
+    for note in inputs.notes:
+        watch.note(note)
+    probe = fit_probe(spec, inputs, watch)
+    trainer = BudgetTrainer(spec, inputs, probe, watch)
+    seen = look(spec, inputs, trainer, watch)
+    ladder = Ladder(inputs.task, answers_of(probe), spec.min_gain, seen.barred)
+    ladder.climb(trainer, train=False)
+    curve, notes = learning(inputs, probe.judged, watch)
+    advice = make_advice(spec, inputs.data.train, curve, seen, ladder)
+    advice["notes"] = [*advice["notes"], *notes]
+    advice["backbones"] = _backbones(asked, inputs, seen, trainer.left_s(), watch)
+    trainer.forget()
+    return {
+        "features": features.name,
+        "features_key": features.recipe.key,
+        "command": list(spec.command),
+        **advice,
+        "seconds": round(time.perf_counter() - began, 3),
+        "versions": versions(PACKAGES),
+    }
+
+
+def _backbones(asked: AdviseSpec, inputs: Inputs, seen: Seen, left_s: float, watch: Watch) -> dict[str, Any] | None:
+    """Compare networks, where any are named; FitError where the images are not at hand."""
+    if not asked.models:
+        return None
+    if seen.source is None:
+        raise FitError(seen.notes[0], where=inputs.features.name)
+    return rank_backbones(asked.fit, inputs, seen.source, asked.models, watch, seconds=left_s)

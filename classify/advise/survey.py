@@ -1,0 +1,76 @@
+"""What is looked at before anything is trained: the images, the layers of the network, and scores for those who ask."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from classify.advise.depth import depth_profile, images_within
+from classify.advise.diagnostics import diagnose
+from classify.advise.profile import USELESS, Profile
+from classify.finetune.images import Source, find_source
+from classify.inputs import Inputs
+from classify.spec import FitSpec
+from classify.tuning import STRATEGIES
+from extract.errors import BackboneError, FitError, OptionError, RunnerError, TapError
+from extract.progress import Watch
+
+FOR_PROFILE = 0.2
+"""Of the budget: what the extractions of the depth profile may take."""
+FEWEST = 100
+"""Images below which there is no profile: an accuracy of 80 % is then known to 8 points at best."""
+UNREADABLE = (BackboneError, FitError, OptionError, RunnerError, TapError)
+"""What stands in the way of a profile, and of nothing else."""
+NOT_USELESS = "what the network has learned is not shown to be useless here, and without that starting anew only loses"
+
+
+class Clock(Protocol):
+    """Knows how much time there is."""
+
+    def left_s(self) -> float:
+        """Return the seconds that are left."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was found before anything is trained; `source` and `profile` are None where there is none, `notes` say why.
+
+    `barred` says of ways to train why they cannot be gone here.
+    """
+
+    source: Source | None
+    profile: Profile | None
+    diagnostics: dict[str, Any]
+    barred: dict[str, str]
+    notes: list[str]
+
+
+def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
+    """Find the images, scan the network by depth as far as the time allows, and measure what else there is to see."""
+    data = inputs.data
+    try:
+        rows = np.concatenate([data.train.rows, data.test.rows])
+        source = find_source(inputs.features, rows, spec.data, spec.root)
+    except FitError as error:
+        said = f"{error.what}. {error.remedy}"
+        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(STRATEGIES, said), [said])
+    profile, notes = _profile(spec, inputs, source, clock, watch)
+    useless = profile is not None and profile.similarity == USELESS
+    barred = {} if useless else {"scratch": NOT_USELESS}
+    return Seen(source, profile, diagnose(spec, inputs, source, watch), barred, notes)
+
+
+def _profile(
+    spec: FitSpec, inputs: Inputs, source: Source, clock: Clock, watch: Watch
+) -> tuple[Profile | None, list[str]]:
+    """Scan by depth as many images as there is time for: -> the profile or None, and why there is none."""
+    room_s = FOR_PROFILE * clock.left_s()
+    try:
+        n = images_within(spec, inputs, source, watch, seconds=room_s)
+        profile = (
+            depth_profile(spec, inputs, source, watch, most=n) if n >= min(FEWEST, len(inputs.data.train)) else None
+        )
+    except UNREADABLE as error:
+        return None, [f"no depth profile: {error.what}"]
+    return profile, [] if profile else [f"no depth profile: {room_s:.0f} s are enough for {n} images only"]
