@@ -6,7 +6,7 @@ import numpy as np
 
 from classify.choice import choose
 from classify.finetune.averaging import recalibrate
-from classify.finetune.bench import Bench, lent
+from classify.finetune.bench import MOST_AT_ONCE, Bench, lent
 from classify.finetune.head import STORES, fold, prove_head, tolerance
 from classify.finetune.network import Network
 from classify.folds import Part
@@ -58,9 +58,10 @@ def part_of(part: Part, at: np.ndarray) -> Part:
 
 def _prove(bench: Bench, network: Network, arrays: Arrays, at: np.ndarray) -> None:
     features, recipe = bench.inputs.features, bench.inputs.features.recipe
-    [batch] = bench.examples.plain(at[: bench.plan.batch_size], batch_size=bench.plan.batch_size)
-    rows = features.read(bench.tap, bench.inputs.data.train.rows[batch.at])
+    shown = at[: min(bench.plan.batch_size, MOST_AT_ONCE)]
+    [x] = bench.plain(shown)
+    rows = features.read(bench.tap, bench.inputs.data.train.rows[shown])
     expected = SCORERS["linear"](arrays, rows.astype(np.float64))
     allowed = max(tolerance(recipe), STORES["float16"] if bench.examples.cached else 0.0)
     with lent(network, bench.device), full_fp32():
-        prove_head(network, batch.x.to(bench.device.torch), rows, expected, allowed=allowed)
+        prove_head(network, x, rows, expected, allowed=allowed)

@@ -24,6 +24,9 @@ from extract.backbones.weights import State
 from extract.devices import full_fp32
 from extract.parts import Parts, open_parts
 
+MOST_AT_ONCE = 128
+"""Images that are scored at a time, whatever is trained on in a step: a step may be taken in parts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -95,7 +98,7 @@ class Bench:
 
     def plain(self, at: np.ndarray) -> Iterator[Tensor]:
         """Yield what the network takes of positions (n,), batch by batch, in order, nothing drawn."""
-        batches = self.examples.plain(at, batch_size=self.plan.batch_size)
+        batches = self.examples.plain(at, batch_size=min(self.plan.batch_size, MOST_AT_ONCE))
         return (batch.x.to(self.device.torch) for batch in batches)
 
     def forget(self) -> None:

@@ -20,13 +20,20 @@ from classify.finetune import ground as grounds
 from classify.finetune import story
 from classify.finetune.begin import begin, fit_head
 from classify.finetune.bench import Bench
+from classify.finetune.deploy import deploy
+from classify.finetune.evidence import Course, Held
+from classify.finetune.job import Outcome
+from classify.finetune.pace import measure_pace
+from classify.finetune.trained import Trained, train_one
 from classify.finetune.training import Training
 from classify.inputs import open_for_fit, read_inputs
+from classify.linear import fit_probe
 from classify.predict import PredictSpec, predict, records_of
 from classify.scoring import SCORERS
 from classify.spec import FitSpec
 from classify.tuning import STRATEGIES, TuneSpec
 from extract.errors import FitError, OffshelfError, OptionError, TapError
+from extract.parts import whole_state
 from extract.progress import Silent
 from extract.store import FeatureSet, open_features
 from extract.store.folders import TRAININGS
@@ -123,7 +130,7 @@ def with_bench(root: Path, strategy: str, **changes: Any) -> Iterator[tuple[Benc
     features = open_for_fit(spec)
     inputs = read_inputs(spec, features, Silent())
     ground = grounds.survey(spec, inputs)
-    probe = story.fit_probe(spec, inputs, Silent())
+    probe = fit_probe(spec, inputs, Silent())
     with grounds.set_up(spec, inputs, ground, probe, Silent()) as bench:
         yield bench, ground
 
@@ -139,6 +146,50 @@ def test_training_begins_at_the_answers_of_the_probe(strategy, root):
         found = bench.scores(network, split.val)
         allowed = 5e-3 if strategy == "tail" else 1e-4  # maps are kept in float16
         assert np.abs(found - expected).max() < allowed * np.ptp(expected)
+
+
+def test_what_was_to_stay_and_has_changed_is_an_error(root, monkeypatch):
+    def nudged(network: Any, job: Any, **_: Any) -> Any:
+        next(network.trunk.buffers()).add_(1)
+        state = network.state()
+        return Outcome(state, 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
+
+    for bench, ground in with_bench(root, "tail"):
+        monkeypatch.setattr(Bench, "run", lambda _, network, job, **known: nudged(network, job, **known))
+        with pytest.raises(FitError, match="was to stay frozen has changed"):
+            train_one(bench, "tiny", ground.last, 0, bench.plan.settings[0])
+
+
+def test_a_network_that_would_answer_otherwise_than_it_was_trained_to_is_not_deployed(root, tmp_path, monkeypatch):
+    for bench, ground in with_bench(root, "lp-ft"):
+        network = begin(bench, ground.last.train, 0)
+        outcome = Outcome(network.state(), 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
+        trained = Trained(
+            "tiny", ground.last, 0, bench.plan.settings[0], outcome, network, None, outcome.val, [], [], ""
+        )
+        held = Held(ground.last.val, bench.scores(network, ground.last.val), "validation part")
+        probe = fit_probe(bench.spec, bench.inputs, Silent())
+        tuned = story.judge_tuned(bench, probe, Course([], [trained], [], held))
+        made = deploy(bench, ground.source, trained, tuned, tmp_path)
+        np.testing.assert_allclose(made.expected, made.bundle.scores({"penultimate": made.rows}))
+        monkeypatch.setattr(
+            "classify.finetune.deploy.whole_state",
+            lambda parts: {name: value * 1.01 for name, value in whole_state(parts).items()},
+        )
+        with pytest.raises(FitError, match="answers otherwise than the trained one"):
+            deploy(bench, ground.source, trained, tuned, tmp_path)
+
+
+def test_the_pace_is_measured_once(root, monkeypatch):
+    for bench, ground in with_bench(root, "tail"):
+        step_s, look_s = measure_pace(bench, ground.last, 0)
+        assert step_s >= 0
+        assert look_s >= 0
+        monkeypatch.setattr("classify.finetune.pace.train", None)
+        assert measure_pace(bench, ground.last, 0) == (step_s, look_s)
+        bench.forget()
+        with pytest.raises(TypeError):
+            measure_pace(bench, ground.last, 0)
 
 
 def test_nothing_is_fitted_on_what_it_answers_for(root, monkeypatch):
