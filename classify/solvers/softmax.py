@@ -14,6 +14,7 @@ from classify.probe.path import code_type
 from classify.probe.softmax import fit_softmax
 from classify.probe.solutions import Solutions, out_of_fold_codes, predict_masked
 from classify.solvers.base import Fitted, Shared, fitted_linear, shared, unfolded
+from classify.statistics import drawn, paired_errors
 from classify.trials import Candidate, Task, Trial
 from extract.progress import Progress
 
@@ -23,7 +24,9 @@ gradients of 1e-6 long before scores come to rest."""
 SEARCH_TOL, FINAL_TOL = 3e-5, 1e-8
 """Of the gradient of the mean loss. Mean scores are then off by 0.0008 at most; at scikit-learn's 1e-4, by 0.0026."""
 N_POINTS = 15
-"""Values of C that a search tries, where it does not leave the grid."""
+"""Values of C that a search tries at most, where it does not leave the grid."""
+FALLEN = 2.0
+"""Standard errors of the paired difference below the best at which scores have fallen, and no larger C is tried."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Softmax:
             progress.advance(len(indices))
             return [tried[index].metrics[task.metric]["value"] for index in indices]
 
-        found = search_C(evaluate)
+        found = search_C(evaluate, lambda index, best: fallen(task, tried[index], tried[best]))
         return [replace(each, at_limit=found.at_limit and index == found.index) for index, each in tried.items()]
 
     def scores(self, task: Task, candidate: Candidate, params: dict[str, Any], splits: Folds) -> list[np.ndarray]:
@@ -71,6 +74,14 @@ class Softmax:
         if candidate.transform == "pcaw":
             linear = unfolded(linear, rows)
         return fitted_linear(linear, rows, bool(solutions.converged[0]))
+
+
+def fallen(task: Task, trial: Trial, best: Trial) -> bool:
+    """Tell whether a trial is worse than the best by over FALLEN standard errors of the paired difference."""
+    both = np.stack([trial.predicted, best.predicted])
+    error = paired_errors(drawn(both, task.y, task.resamples, task.metric))[0, 1]
+    behind = best.metrics[task.metric]["value"] - trial.metrics[task.metric]["value"]
+    return bool(behind > FALLEN * error)
 
 
 def _batches(task: Task, candidate: Candidate, splits: Folds) -> list[Shared]:

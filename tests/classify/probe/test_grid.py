@@ -65,4 +65,32 @@ def test_points_are_asked_for_in_batches():
         return np.array([-abs(index - 40.0) for index in indices])
 
     search_C(evaluate)
-    assert sizes == [7, 2, 2, 2, 2]
+    assert sizes == [4, 1, 1, 1, 2, 2, 2, 2]
+
+
+@given(st.integers(0, 96), st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.1, 100))
+def test_what_lies_beyond_a_clear_fall_is_not_asked_for_and_would_not_have_been_chosen(peak, left, right, clear):
+    def score(index):
+        return -(left if index < peak else right) * abs(index - peak)
+
+    asked: list[int] = []
+
+    def evaluate(indices):
+        asked.extend(indices)
+        return [score(index) for index in indices]
+
+    found = search_C(evaluate, lambda index, best: score(best) - score(index) > clear)
+    assert found.index == max(range(-32, 129), key=score)
+    last = max(index for index in asked if index % 16 == 0)
+    assert last >= 96 or score(found.index) - score(last) > clear
+
+
+def test_a_fall_spares_the_points_beyond():
+    asked: list[int] = []
+
+    def evaluate(indices):
+        asked.extend(indices)
+        return [-abs(index - 30.0) for index in indices]
+
+    assert search_C(evaluate, lambda index, best: True).index == 30
+    assert max(asked) == 48

@@ -77,5 +77,7 @@ def test_what_a_call_made_the_next_one_finds(rows, cores, monkeypatch):
 def test_a_full_factor_is_for_many_columns_and_for_many_rows():
     assert pays((5_000, 512), 5, 500)
     assert pays((50_000, 2_048), 1, 10)
+    assert pays((4_000, 3_584), 3, 200)
+    assert pays((4_000, 2_048), 1, 50)
     assert not pays((5_000, 2_048), 1, 10)
     assert not pays((1_000, 2_048), 5, 500)

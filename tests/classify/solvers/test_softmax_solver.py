@@ -13,7 +13,8 @@ from classify.probe.rows import ArrayRows
 from classify.probe.transforms import make_steps
 from classify.scoring import ROWWISE, SCORERS
 from classify.solvers import out_of_fold
-from classify.solvers.softmax import Softmax
+from classify.solvers.softmax import Softmax, fallen
+from classify.trials import Candidate, Trial
 from extract.progress import Silent
 
 SOLVER = Softmax()
@@ -70,6 +71,36 @@ def test_the_search_narrows_in_on_the_best_and_each_point_is_judged_on_the_same_
     scores = out_of_fold(task, best.candidate, best.params, SOLVER)
     assert (scores.argmax(axis=1) == best.predicted).all()
     assert best.metrics == task.judge(best.predicted)
+
+
+def test_weak_penalties_are_not_tried_once_scores_have_clearly_fallen():
+    y = np.random.default_rng(0).integers(0, 2, 300)
+    X = blobs(y, 100, distance=0.15)
+    task = tiny_task(y, {"tap": X})
+    trials = sorted(SOLVER.refine(task, candidate(X), Silent()), key=lambda trial: trial.params["C"])
+    best = max(trials, key=lambda trial: trial.metrics["accuracy"]["value"])
+    assert trials[-1].params["C"] < 1e6
+    assert fallen(task, trials[-1], best)
+    worse = replace(best, params={"C": 1e6}, predicted=predicted_at(task, best.candidate, 1e6))
+    assert fallen(task, replace(worse, metrics=task.judge(worse.predicted)), best)
+
+
+def predicted_at(task, where, C):
+    return out_of_fold(task, where, {"C": C}, SOLVER).argmax(axis=1)
+
+
+@pytest.mark.parametrize(("wrong", "expected"), [(0, False), (2, False), (30, True)])
+def test_scores_have_fallen_where_the_paired_difference_is_over_two_standard_errors(wrong, expected):
+    y = np.arange(100) % 2
+    task = tiny_task(y, {"tap": blobs(y, 3)})
+    best, other = (judged(task, np.concatenate([1 - y[:n], y[n:]])) for n in (1, 1 + wrong))
+    assert fallen(task, other, best) == expected
+    # The difference of two shares that differ in w of n rows has the variance w / n^2, less its square over n.
+    assert (wrong / 100 > 2 * np.sqrt(wrong / 1e4 - (wrong / 100) ** 2 / 100)) == expected
+
+
+def judged(task, predicted):
+    return Trial(Candidate(("tap",), "std", 3, 0), "logistic", {"C": 1.0}, predicted, task.judge(predicted), 0.0)
 
 
 @pytest.mark.parametrize("transform", ["std", "pcaw"])
