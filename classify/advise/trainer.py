@@ -62,7 +62,7 @@ class BudgetTrainer:
         self, spec: FitSpec, inputs: Inputs, probe: Probe, watch: Watch, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.spec, self.inputs, self.probe, self.watch, self.clock = spec, inputs, probe, Once(watch), clock
-        self.ends_at = clock() + spec.budget_s
+        self.began_at = clock()
         self.n_folds = folds_needed(inputs.task.folds, spec.tune.folds)
         self.tunes: dict[str, TuneSpec] = {}
         self.last_s: dict[str, float] = {LINEAR: 0.0}
@@ -72,7 +72,11 @@ class BudgetTrainer:
 
     def left_s(self) -> float:
         """Return the seconds that are left, 0 or more."""
-        return max(0.0, self.ends_at - self.clock())
+        return max(0.0, self.spec.budget_s - self.spent_s())
+
+    def spent_s(self) -> float:
+        """Return the seconds since it was made."""
+        return self.clock() - self.began_at
 
     def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
         """Return the command that trains by a rung, as it was trained here if it was."""
