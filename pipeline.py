@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 
 import click
 
-from classify.options import FitCommand, split_tuning, tuning_options
+from classify.advise.terminal import echo_advice
+from classify.options import Duration, FitCommand, shared_options, split_tuning, tuning_options
 from classify.terminal import echo_compare, echo_fit, percent
-from classify.tuning import LINEAR
+from classify.tuning import AUTO, LINEAR, TuneSpec
 from classify.tuning import STRATEGIES as TUNED
 from extract.errors import Interrupted, OffshelfError, OptionError
 from extract.spec import (
@@ -366,7 +367,7 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 
 @main.command(cls=FitCommand)
 @click.argument("features")
-@click.option("-l", "--layer", "layers", multiple=True, help="Taps to compare.  [default: all of the features]")
+@shared_options("layers")
 @click.option(
     "--head",
     default="logistic",
@@ -382,9 +383,10 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Let all classes count alike.")
 @click.option(
     "--strategy",
-    type=click.Choice([LINEAR, *TUNED]),
+    type=click.Choice([LINEAR, *TUNED, AUTO]),
     default=LINEAR,
-    help="linear: a head on frozen features; the others train the network, too: its top, from the head on, or all.",
+    help="linear: a head on frozen features; the others train the network, too: its top, from the head on, or all; "
+    "auto finds out what pays.",
 )
 @click.option(
     "--protocol",
@@ -394,27 +396,7 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
     "--few-shot", type=click.IntRange(1), metavar="K", help="Learn from K images a class, drawn several times."
 )
 @click.option("--draws", type=click.IntRange(5, 1000), default=5, help="How often few-shot draws.")
-@click.option(
-    "--metric",
-    default="auto",
-    help="What the search maximises: accuracy, balanced_accuracy, macro_f1; auto goes by how uneven the classes are.",
-)
-@click.option("--cv", type=click.IntRange(2, 100), default=5, help="Folds of the cross-validation.")
-@click.option(
-    "--group",
-    default="auto",
-    metavar="auto|none|PATTERN",
-    help="Groups stay in one fold: those of the features, none, or what a pattern finds in the ids: '_([a-z]+)_'.",
-)
-@click.option(
-    "--duplicates",
-    type=click.Choice(["auto", "always", "off"]),
-    default="auto",
-    help="Look for near-duplicates and keep them in one fold; auto: unless it would take minutes.",
-)
-@click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV (path,label) whose labels replace the stored ones."
-)
+@shared_options("metric", "cv", "group", "duplicates", "labels")
 @click.option(
     "--multi-label",
     is_flag=True,
@@ -423,21 +405,11 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
 @click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
 @click.option("--alpha", type=float, default=0.1, help="Share of prediction sets that may miss the truth.")
 @click.option("--answer-accuracy", type=float, help="Abstain where answers would not be right as often as this: 0.95.")
-@click.option("--data", help="Where the images are, to look at or to train on.  [default: where they were]")
+@shared_options("data")
 @root_option
-@click.option("--seed", type=SEED, default=0, help="Seed of folds, hold-out and bootstrap.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where heads and networks are trained."
-)
+@shared_options("seed", "device")
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(1, 256),
-    default=available_cores,
-    show_default="cores",
-    help="Fits, or decoding processes, at a time.",
-)
+@shared_options("jobs", "min_gain")
 @tuning_options
 @cache_option
 @as_json
@@ -450,6 +422,7 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
              python pipeline.py fit photos --protocol kornblith
              python pipeline.py fit photos --few-shot 5 --draws 20
              python pipeline.py fit photos --strategy tail --cut layer3 --budget 10m
+             python pipeline.py fit photos --strategy auto --budget 30m
     """
     from classify.fit import fit as run
     from classify.heads import parse_params
@@ -459,7 +432,51 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
     spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), tune=tune, **options)
     with _stoppable(click.get_current_context()), progress_bar() as bar:
         metrics = run(spec, progress=bar)
-    print_json(metrics) if as_json else echo_fit(metrics)
+    if as_json:
+        print_json(metrics)
+        return
+    echo_fit(metrics)
+    if metrics["advice"]:
+        click.echo()
+        echo_advice(metrics["advice"])
+
+
+@main.command()
+@click.argument("features")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="NAME[=WEIGHTS],...",
+    help="Compare these networks, too, each with weights as extract takes them.",
+)
+@click.option("--weights", default=AUTO, help="Of those --models that name none: auto, an enum name, or none.")
+@click.option("--budget", type=Duration(), help="Time for all beyond the probe: 90s, 2h.  [default: 10m]")
+@shared_options("min_gain", "layers", "metric", "cv", "group", "duplicates", "labels", "data")
+@root_option
+@shared_options("seed", "device", "jobs")
+@cache_option
+@as_json
+def advise(
+    features: str, models: tuple[str, ...], weights: str, budget: float | None, as_json: bool, **options: Any
+) -> None:
+    """Say what to do with cached features: how near the images are to what the network knows, and what pays.
+
+    \b
+    Example: python pipeline.py advise photos
+             python pipeline.py advise photos --models resnet18,resnet50=resnet50.safetensors
+    """
+    from classify.advise.backbones import parse_models
+    from classify.advise.story import AdviseSpec
+    from classify.advise.story import advise as run
+    from classify.spec import FitSpec
+
+    wanted = parse_models(",".join(models).split(",") if models else [], weights, options["seed"])
+    tune = TuneSpec(budget_s=budget)
+    command = ("offshelf", *sys.argv[1:])
+    spec = FitSpec(features, strategy=AUTO, command=command, tune=tune, **options)
+    with _stoppable(click.get_current_context()), progress_bar() as bar:
+        advice = run(AdviseSpec(spec, tuple(wanted)), bar)
+    print_json(advice) if as_json else echo_advice(advice)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The options of `fit --strategy`, in a part of the help of their own."""
+"""Options that `fit` and `advise` share, and those of `fit --strategy`, in a part of the help of their own."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from classify.tuning import AUGMENTS, AUTO, BN_MODES, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
-from extract.spec import MAX_VIEWS
+from extract.spec import MAX_VIEWS, available_cores
 
 PREFIX = "tune_"
 """Of the names under which click hands the options over; `views` and `precision` mean other things elsewhere."""
@@ -34,7 +34,7 @@ class FitCommand(click.Command):
         for param in self.get_params(ctx):
             if (record := param.get_help_record(ctx)) is not None:
                 parts[isinstance(param, Tuning)].append(record)
-        for title, tuning in (("Options", False), ("Fine-tuning, with --strategy tail, lp-ft, full or scratch", True)):
+        for title, tuning in (("Options", False), ("Fine-tuning, with any other --strategy than linear", True)):
             if parts[tuning]:
                 with formatter.section(title):
                     formatter.write_dl(parts[tuning])
@@ -110,6 +110,87 @@ FIELDS = {
     "budget": "budget_s",
     "checkpoint-every": "checkpoint_s",
 }
+
+
+SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "layers": (
+        ("-l", "--layer"),
+        {"multiple": True, "help": "Taps to compare.  [default: all of the features]"},
+    ),
+    "metric": (
+        ("--metric",),
+        {
+            "default": AUTO,
+            "help": "What the search maximises: accuracy, balanced_accuracy, macro_f1; auto goes by how uneven the "
+            "classes are.",
+        },
+    ),
+    "cv": (("--cv",), {"type": click.IntRange(2, 100), "default": 5, "help": "Folds of the cross-validation."}),
+    "group": (
+        ("--group",),
+        {
+            "default": AUTO,
+            "metavar": "auto|none|PATTERN",
+            "help": "Groups stay in one fold: those of the features, none, or what a pattern finds in the ids: "
+            "'_([a-z]+)_'.",
+        },
+    ),
+    "duplicates": (
+        ("--duplicates",),
+        {
+            "type": click.Choice([AUTO, "always", "off"]),
+            "default": AUTO,
+            "help": "Look for near-duplicates and keep them in one fold; auto: unless it would take minutes.",
+        },
+    ),
+    "labels": (
+        ("--labels",),
+        {"type": click.Path(path_type=Path), "help": "CSV (path,label) whose labels replace the stored ones."},
+    ),
+    "data": (("--data",), {"help": "Where the images are, to look at or to train on.  [default: where they were]"}),
+    "seed": (
+        ("--seed",),
+        {"type": click.IntRange(0, 2**32 - 1), "default": 0, "help": "Seed of folds, hold-out and bootstrap."},
+    ),
+    "device": (
+        ("--device",),
+        {
+            "type": click.Choice([AUTO, "cpu", "cuda"]),
+            "default": AUTO,
+            "help": "Where heads and networks are trained.",
+        },
+    ),
+    "jobs": (
+        ("-j", "--jobs"),
+        {
+            "type": click.IntRange(1, 256),
+            "default": available_cores,
+            "show_default": "cores",
+            "help": "Fits, or decoding processes, at a time.",
+        },
+    ),
+    "min_gain": (
+        ("--min-gain",),
+        {
+            "type": click.FloatRange(0, 1, max_open=True),
+            "default": 0.01,
+            "help": "Least gain that training the network is worth, as a share of the images: 0.01 is a point.",
+        },
+    ),
+}
+"""Options that mean the same to both commands, by the field of `FitSpec` that each sets."""
+
+
+def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add some of them, in this order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            flags, known = SHARED[name]
+            command = click.option(*flags, name, **known)(command)
+        return command
+
+    return add
 
 
 def tuning_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,14 +1,10 @@
-"""A comparison of networks in plain words, and on a terminal."""
+"""A comparison of networks in plain words."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from classify.advise.phrases import article, differs, joined
 from classify.report.text import interval, measure_name, percent
-from classify.terminal import percent as share
-from extract.terminal import print_table
 
 Row = Mapping[str, Any]
 
@@ -54,24 +50,3 @@ def _cheaper(chosen: Row, best: Row, ranking: Mapping[str, Any]) -> str:
         f"Take {chosen['name']} at {chosen['layer']}: {differs(chosen['against'])}, which may be chance, for {less} of "
         f"the computing."
     )
-
-
-def echo_backbones(ranking: Mapping[str, Any]) -> None:
-    """Print the networks in a table, the best first, and the words below."""
-    name = measure_name(ranking["metric"])
-    head = ["network", "best layer", "dims", f"{name}, 95 %", "beside the best, points"]
-    print_table([*head, "images/s", "parameters", "GMAC", ""], [_cells(row, ranking) for row in ranking["rows"]])
-    click.echo()
-    click.echo(ranking["words"])
-
-
-def _cells(row: Row, ranking: Mapping[str, Any]) -> list[Any]:
-    if row["reason"]:
-        return [row["name"], *[""] * 7, "not compared"]
-    gap = row["against"]
-    beside = (
-        "  ".join([f"{100 * gap['value']:+.1f}", f"[{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"]) if gap else ""
-    )
-    cost = [f"{row['images_per_s']:.0f}", f"{row['parameters'] / 1e6:.1f} M", f"{row['giga_ops']:.2f}"]
-    taken = "<- take" if row["name"] == ranking["chosen"] else ""
-    return [row["name"], row["layer"], row["dims"], share(row["value"]), beside, *cost, taken]

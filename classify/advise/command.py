@@ -24,6 +24,7 @@ OPTIONS = {
     "root": "root",
     "seed": "seed",
     "device": "device",
+    "min_gain": "min-gain",
 }
 """Fields of a fit, and the options that set them. Where it goes, and on how many cores, is for who runs it to say."""
 

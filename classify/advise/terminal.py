@@ -19,6 +19,9 @@ def echo_advice(advice: Mapping[str, Any]) -> None:
         _echo_ladder(advice["ladder"])
     for words in advice["recommendation"]["parts"].values():
         click.echo(words)
+    if ranking := advice.get("backbones"):
+        click.echo()
+        echo_backbones(ranking)
     for note in advice["notes"]:
         click.echo(f"Note: {note}")
 
@@ -65,3 +68,20 @@ def _took(row: Row) -> str:
     if row["seconds"] is not None:
         return f"{row['seconds']:.0f}"
     return "" if row["projected_s"] is None else f"about {row['projected_s']:.0f}"
+
+
+def echo_backbones(ranking: Row) -> None:
+    """Print the networks in a table, the best first, and the words below."""
+    name = ranking["metric"].replace("_", " ")
+    head = ["network", "best layer", "dims", f"{name}, 95 %", "beside the best, points"]
+    print_table([*head, "images/s", "parameters", "GMAC", ""], [_network(row, ranking) for row in ranking["rows"]])
+    click.echo()
+    click.echo(ranking["words"])
+
+
+def _network(row: Row, ranking: Row) -> list[Any]:
+    if row["reason"]:
+        return [row["name"], *[""] * 7, "not compared"]
+    cost = [f"{row['images_per_s']:.0f}", f"{row['parameters'] / 1e6:.1f} M", f"{row['giga_ops']:.2f}"]
+    taken = "<- take" if row["name"] == ranking["chosen"] else ""
+    return [row["name"], row["layer"], row["dims"], percent(row["value"]), _points(row["against"]), *cost, taken]

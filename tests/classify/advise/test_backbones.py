@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import pipeline
 from classify.advise import contenders
-from classify.advise.backbone_words import echo_backbones, said_of
+from classify.advise.backbone_words import said_of
 from classify.advise.backbones import _ranked, parse_models, rank_backbones
 from classify.advise.contenders import Bout, Contender, cross_chosen
+from classify.advise.terminal import echo_backbones
 from classify.finetune.images import Source, find_source
 from classify.folds import Part
 from classify.inputs import Inputs, open_for_fit, read_inputs
