@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 NAMES = {
     "similar": "{size} and similar",
     "different": "{size} and different",
-    "useless": "{size} and different, beyond the help of pretraining",
+    "useless": "{size}, pretraining of no use",
     "unclear": "{size}, similarity unclear",
 }
 """The case, by how similar the images are to those that the network learned from, and by whether they are few."""

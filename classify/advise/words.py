@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classify.advise import phrases
-from classify.advise.ladder import TIME
+from classify.advise.ladder import LEFT, TIME
 from classify.advise.phrases import differs, gains, joined, layer, points
 from classify.advise.profile import UNCLEAR, USELESS
 from classify.report.evidence import dig, is_measure
@@ -171,7 +171,9 @@ def _untried(advice: Advice) -> str:
 def _next(advice: Advice) -> str:
     command = advice["recommendation"]["command"]
     line = command if isinstance(command, str) else command_line({"command": command})
-    return f"The command for it: `{line}`." if line else ""
+    waiting = [row["rung"] for row in advice["ladder"] if row["why"] == LEFT]
+    what = f"This tries {joined(waiting)}, and takes what surely gains" if waiting else "The command for this advice"
+    return f"{what}: `{line}`." if line else ""
 
 
 def _more_images(advice: Advice) -> str:
@@ -223,10 +225,10 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "case": _case,
     "evidence": _evidence,
     "advice": _advised,
-    "next": _next,
     "trial": _trial,
     "refused": _refused,
     "untried": _untried,
+    "next": _next,
     "more_images": _more_images,
     "more_time": _budget,
     "changes": changes_when,

@@ -41,10 +41,14 @@ def section(evidence: Evidence) -> Section | None:
 
 def _words(found: Metrics) -> str:
     said = found.get("recommendation") or {}
-    line = _typed(said.get("command"))
-    typed = f"<p>The command for it:</p><pre><code>{printable(line)}</code></pre>" if line else ""
-    parts = said.get("parts") or {"words": said.get("words") or "", "next": typed}
-    return "".join(typed if about == "next" else _paragraph(text) for about, text in parts.items())
+    parts = said.get("parts") or {"words": said.get("words") or ""}
+    return "".join(_paragraph(text) if about != "next" else _next(text, said) for about, text in parts.items())
+
+
+def _next(text: str, said: Metrics) -> str:
+    """Set the command apart from what is said of it."""
+    about, _, _ = text.partition(": `")
+    return f"<p>{sentence(about).rstrip('.')}:</p><pre><code>{printable(str(_typed(said.get('command'))))}</code></pre>"
 
 
 def _paragraph(text: Any) -> str:

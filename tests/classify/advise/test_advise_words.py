@@ -114,7 +114,7 @@ def test_each_case_is_named_with_what_it_means(similarity, size):
 def test_the_cases_have_the_names_that_everyone_uses():
     assert case_name("similar", "small") == "small and similar"
     assert case_name("different", "large") == "large and different"
-    assert case_name("useless", "small").startswith("small and different")
+    assert case_name("useless", "small").startswith("small, ")
     assert len({case_name(similarity, size) for similarity in NAMES for size in SIZES}) == 8
 
 
@@ -133,7 +133,7 @@ def test_the_advice_is_what_to_do_what_that_is_worth_and_the_command(strategy):
     worth = "91.3 % (89.3 % to 93.3 %)" if strategy == "linear" else "94.4 % (92.5 % to 96.3 %)"
     assert said["advice"].startswith(f"The advice: {ADVICE[strategy]}.")
     assert f"On training images held out, its accuracy is {worth}" in said["advice"]
-    assert said["next"] == f"The command for it: `offshelf fit flowers --strategy {strategy}`."
+    assert said["next"] == f"The command for this advice: `offshelf fit flowers --strategy {strategy}`."
     assert ("untried" in said) == (strategy == "linear")
 
 
@@ -153,6 +153,12 @@ def test_what_was_not_tried_yet_says_what_it_is_expected_to_gain_and_to_take():
     assert "It was not tried yet: it may or may not gain something." in explain(
         sample.advice(strategy="full", ladder=unknown)
     )
+
+
+def test_where_something_is_left_to_try_the_command_is_one_that_tries_it():
+    found = sample.advice(ladder=[sample.linear(), sample.wanted("tail")])
+    said = parts(found)["next"]
+    assert said.startswith("This tries tail, and takes what surely gains: `offshelf fit")
 
 
 def test_the_layers_of_the_linear_classifier_are_named():
@@ -211,7 +217,10 @@ def test_what_would_change_the_answer_depends_on_what_it_is():
 
 def test_commands_are_quoted_as_a_shell_reads_them():
     command = {"strategy": "linear", "command": ["offshelf", "fit", "my flowers"]}
-    assert parts(sample.advice(recommendation=command))["next"] == "The command for it: `offshelf fit 'my flowers'`."
+    assert (
+        parts(sample.advice(recommendation=command))["next"]
+        == "The command for this advice: `offshelf fit 'my flowers'`."
+    )
     assert "next" not in parts(sample.advice(recommendation={"strategy": "linear", "command": None}))
 
 

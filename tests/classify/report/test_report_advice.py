@@ -43,7 +43,7 @@ def test_every_case_has_a_page_with_all_its_words(similarity, strategy):
     text = text_of(page_of(similarity=similarity, strategy=strategy))
     for about, words in found["recommendation"]["parts"].items():
         assert about == "next" or words in text
-    assert f"The command for it: offshelf fit flowers --strategy {strategy}" in text
+    assert f"The command for this advice: offshelf fit flowers --strategy {strategy}" in text
 
 
 def test_the_figure_has_three_panels_and_says_what_they_show():
