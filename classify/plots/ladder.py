@@ -1,15 +1,19 @@
 """The ways to train, from the cheapest: what each gained over the best before it, and why some were left out."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from classify.plots.dots import Point
 from classify.plots.gain import LEAST
 from classify.plots.svg import WIDTH, Axis, Scale, clip, columns, diamond, document, printable, ticks
 
-LEFT, RIGHT, TOP, ROW, BOTTOM = 12, 12, 62, 58, 34
-MAX_REASON = 56
-"""Letters of a reason that fit into a line, on a phone too; the whole of it is in the title."""
+LEFT, RIGHT, TOP, BOTTOM = 12, 12, 62, 34
+ROW, LINE = 44, 18
+"""Of a rung its height, and what each line of its reason adds."""
+LETTERS, LINES = 56, 2
+"""Of a reason: letters that fit into a line, on a phone too, and lines; the whole of it is in the title."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ def ladder_plot(rungs: Sequence[Rung], title: str) -> str:
     low, high = min(-LEAST, *edges, 0), max(LEAST, *edges, 0)
     labels = [(tick, f"{tick * 100:+g}" if tick else "0") for tick in ticks(low, high)]
     axis = Axis(Scale(low, high, LEFT + 24, WIDTH - RIGHT - 24), labels, "")
-    bottom = TOP + ROW * len(rungs)
-    rows = "".join(_row(rung, TOP + ROW * at, axis) for at, rung in enumerate(rungs))
+    reasons = [textwrap.wrap(rung.reason, LETTERS, max_lines=LINES, placeholder="…") for rung in rungs]
+    *tops, bottom = accumulate((ROW + LINE * len(lines) for lines in reasons), initial=TOP)
+    rows = "".join(_row(*row, axis) for row in zip(rungs, reasons, tops, strict=True))
     shown = f'<text x="{LEFT}" y="22" font-weight="600">{printable(clip(title, 60))}</text>{_legend()}'
     return document(bottom + BOTTOM, title, f"{shown}{columns(axis, TOP, bottom)}{rows}")
 
@@ -47,23 +52,21 @@ def _legend() -> str:
     )
 
 
-def _row(rung: Rung, top: int, axis: Axis) -> str:
-    """Draw name and value on one line, the reason under it, and the interval under both."""
+def _row(rung: Rung, reason: Sequence[str], top: int, axis: Axis) -> str:
+    """Draw name and value on one line, the lines of the reason under it, and the interval under all."""
     kind = "best" if rung.taken and rung.tried else "row"
     star = " ★" if rung.taken else ""
-    mark = _mark(rung.gain, top + 44, axis, tried=rung.tried) if rung.gain else ""
+    mark = _mark(rung.gain, top + 28 + LINE * len(reason), axis, tried=rung.tried) if rung.gain else ""
+    said = (
+        f'<text x="{LEFT}" y="{top + 14 + LINE * at}">{printable(line)}</text>' for at, line in enumerate(reason, 1)
+    )
     left_out = "" if rung.tried else ' class="left-out"'
     return (
         f"<g{left_out}><title>{printable(_said(rung))}</title>"
         f'<text x="{LEFT}" y="{top + 14}" font-weight="600">{printable(rung.name)}{star}</text>'
         f'<text x="{WIDTH - RIGHT}" y="{top + 14}" text-anchor="end">{printable(rung.value)}</text>'
-        f'<text x="{LEFT}" y="{top + 31}">{printable(_beginning(rung.reason))}</text>'
-        f'<g class="{kind}">{mark}</g></g>'
+        f'{"".join(said)}<g class="{kind}">{mark}</g></g>'
     )
-
-
-def _beginning(reason: str) -> str:
-    return reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 1].rstrip()}…"
 
 
 def _said(rung: Rung) -> str:

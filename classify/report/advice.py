@@ -151,7 +151,7 @@ def _ladder(found: Metrics) -> str:
     ]  # fmt: skip
     if not rows:
         return ""
-    head = ("strategy", "", "expected gain", "gain", "worth, held out", "took")
+    head = ("strategy", "", "expected gain, chance", "gain", "worth, held out", "took")
     caption = "gains are in points, each over the best of those before it; in brackets 95 % intervals; ★ the advice"
     return table(head, rows, caption) + bullets(_why(row) for row in found["ladder"])
 
@@ -165,7 +165,7 @@ def _became(row: Row) -> str:
 
 def _expected(row: Row) -> str:
     found = row.get("predicted")
-    return f"{_points(found | {'value': found['gain']})}, chance {percent(found['p'])}" if found else "-"
+    return f"{_points(found | {'value': found['gain']})}, {percent(found['p'])}" if found else "-"
 
 
 def _time(row: Row) -> str:

@@ -28,13 +28,22 @@ def test_nothing_gained_is_always_within_the_frame(gain):
     assert all(0 < float(x) < 520 for x in re.findall(r'(?:x1|x2|cx)="([^"]+)"', svg))
 
 
-def test_a_long_reason_is_cut_at_its_end_and_whole_in_the_title():
-    reason = "it would take so very long that nobody would wait for it, and 8 minutes are left <b>"
-    svg = ladder_plot([Rung("full", "", reason, tried=False)], "t")
+def test_a_long_reason_is_wrapped_and_cut_at_its_end_and_whole_in_the_title():
+    reason = " ".join(f"word{at}" for at in range(40)) + " <b>"
+    svg = ladder_plot([Rung("full", "", reason, tried=False), Rung("scratch", "", "short", tried=False)], "t")
     assert "<b>" not in svg
     assert f"<title>full: {reason[:-4]}" in svg
-    [shown] = re.findall(r">(it would take[^<]*…)</text>", svg)
-    assert reason.startswith(shown[:-1])
+    shown = re.findall(r">(word[^<]*)</text>", svg)
+    assert len(shown) == 2
+    assert shown[1].endswith("…")
+    assert reason.startswith(" ".join(shown)[:-1])
+
+
+def test_rungs_with_longer_reasons_take_more_room():
+    def height(reason: str) -> float:
+        return float(re.search(r' height="([\d.]+)"', ladder_plot([Rung("full", "", reason)], "t"))[1])
+
+    assert height("") < height("short") < height("long " * 20) == height("long " * 200)
 
 
 def test_zero_is_no_gain_and_has_no_sign():

@@ -72,9 +72,9 @@ def test_an_advice_of_nothing_but_words_is_words():
 def test_rungs_are_listed_with_what_became_of_them_why_and_their_command():
     text = text_of(page_of(strategy="lp-ft"))
     for words in (
-        "tail no sure gain +3.0 (+0.0 to +8.7), chance 61.1 % +0.4 (-0.6 to +1.4)",
-        "lp-ft ★ accepted +3.0 (+0.0 to +8.7), chance 61.1 % +3.1 (+1.7 to +4.5) 94.4 % (92.5 % to 96.3 %) 2 minutes",
-        "full not tried +0.4 (+0.0 to +3.5), chance 9.3 % - - about 10 minutes",
+        "tail no sure gain +3.0 (+0.0 to +8.7), 61.1 % +0.4 (-0.6 to +1.4)",
+        "lp-ft ★ accepted +3.0 (+0.0 to +8.7), 61.1 % +3.1 (+1.7 to +4.5) 94.4 % (92.5 % to 96.3 %) 2 minutes",
+        "full not tried +0.4 (+0.0 to +3.5), 9.3 % - - about 10 minutes",
         "full : A gain of over 1 point has a chance of 9 %. offshelf fit flowers --strategy full",
     ):
         assert words in text
