@@ -73,14 +73,15 @@ class TuneSpec:
             if value is not None and value < 1:
                 raise OptionError(f"{name}={value}", remedy="Take 1 or more")
         if self.views > MAX_VIEWS or self.folds < 0:
-            raise OptionError(f"views={self.views}, folds={self.folds}", remedy=f"Take up to {MAX_VIEWS}, and 0 or more")
+            said = f"views={self.views}, folds={self.folds}"
+            raise OptionError(said, remedy=f"Take {MAX_VIEWS} views at most, and 0 folds or more")
         shares = {"mixup": self.mixup, "label_smoothing": self.label_smoothing, "wise": self.wise}
         for name, value in shares.items():
             if value not in (None, AUTO) and not 0 <= float(value) <= 1:
                 raise OptionError(f"{name}={value}", remedy="Take 0 to 1")
         if not 0 < self.layer_decay <= 1 or any(not 0 < rate < 1e3 for rate in self.rates):
             said = f"layer_decay={self.layer_decay}, rates={self.rates}"
-            raise OptionError(said, remedy="Rates are above 0; the decay is above 0 and at most 1")
+            raise OptionError(said, remedy="Rates are above 0 and below 1000, the decay is above 0 and at most 1")
         seconds = (self.checkpoint_s, 1.0 if self.budget_s is None else self.budget_s)
         if min(seconds) <= 0 or (self.weight_decay is not None and self.weight_decay < 0):
             said = f"checkpoint_s={self.checkpoint_s}, budget_s={self.budget_s}, weight_decay={self.weight_decay}"

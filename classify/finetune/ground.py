@@ -27,7 +27,7 @@ from classify.tuning import AUTO
 from extract.backbones import read_state
 from extract.devices import pick_device, resolve_precision
 from extract.parts import open_parts
-from extract.progress import Watch
+from extract.progress import Silent, Watch
 
 SMALL, REPEATS = 2000, 3
 """Training images below which the last training is repeated, and how often: the seed matters there."""
@@ -52,8 +52,12 @@ class Ground:
 
 
 def survey(spec: FitSpec, inputs: Inputs) -> Ground:
-    """Find the images, part the network and the training part; raises an error of ours where one of these cannot be."""
+    """Find the images, part the network and the training part, and see that what was asked for is installed.
+
+    Raises an error of ours where one of these cannot be.
+    """
     features, train, test = inputs.features, inputs.data.train, inputs.data.test
+    Log(Silent(), spec.tune.tensorboard)  # refuses where TensorBoard is asked for and not there
     tap = trained_tap(features.recipe, tuple(inputs.dims))
     until = kept_until(STRATEGIES[spec.strategy], spec.tune, features.recipe, tap)
     open_parts(features.recipe, read_state(features.weights_path), tap=tap, until=until)

@@ -295,6 +295,13 @@ def test_what_cannot_be_is_refused_in_words_and_leaves_no_run(strategy, changes,
     assert not (root / "refused").exists()
 
 
+def test_tensorboard_that_is_not_installed_is_said_before_any_work(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    monkeypatch.setattr("classify.linear.search", None)
+    with pytest.raises(OptionError, match=r"offshelf\[tensorboard\]"):
+        tune(root, "tail", out="refused", tensorboard=tmp_path)
+
+
 def test_images_that_moved_are_asked_for_and_changed_ones_refused(root, tmp_path, monkeypatch):
     moved = tmp_path / "cache"
     photos = tmp_path / "photos"
