@@ -30,7 +30,7 @@ def deploy(spec: FitSpec, inputs: Inputs, judged: Judged) -> tuple[Bundle, Fitte
         arrays=fitted.arrays,
         conformal=judged.conformal,
         abstain=judged.abstain,
-        open_set=fit_open_set(X, train.y[drawn], groups, n_seen=len(train), seed=spec.seed),
+        open_set=fit_open_set(X, train.y[drawn], groups, n_seen=len(train), seed=spec.seed, device=inputs.task.device),
         model=fitted.estimator,
     )
     return bundle, fitted

@@ -183,7 +183,13 @@ def gather(
     """Measure scores (n, C) of the test part, look the data over, and put together what the run says."""
     features, data = inputs.features, inputs.data
     hygiene, findings, more = inspect(
-        features, data, inputs.twins, judged.probabilities, layer=bundle.layers[-1], layers=list(inputs.dims)
+        features,
+        data,
+        inputs.twins,
+        judged.probabilities,
+        layer=bundle.layers[-1],
+        layers=list(inputs.dims),
+        device=inputs.task.device,
     )
     metrics = describe(spec, inputs, judged) | measure(spec, data, judged, scores)
     metrics["calibration"]["open_set"] = bundle.open_set.as_dict() if bundle.open_set else None

@@ -149,7 +149,7 @@ def look_for_duplicates(
     rows = np.flatnonzero(np.asarray(features.status) == Status.OK)
     limit = SECONDS[spec.duplicates]
     known = {} if limit is None else {"max_seconds": limit}
-    found = find_duplicates(features, layer, rows, images, progress=progress, **known)
+    found = find_duplicates(features, layer, rows, images, progress=progress, device=pick_device(spec.device), **known)
     near = np.arange(len(features.ids)) + len(rows)
     near[rows] = found.clusters
     return found, near

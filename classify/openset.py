@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from classify.scoring import nearness, unit
+from classify.probe.backend import open_serial
+from classify.scoring import unit, unit_nearness
 from extract.errors import FitError
 
 MAX_ROWS, MAX_BYTES = 20_000, 64 << 20
@@ -40,7 +41,7 @@ class OpenSet:
 
     def distances(self, X: np.ndarray) -> np.ndarray:
         """Return the distance of each row, scaled to length 1, to its k-th nearest: (n, D) -> (n,) float64, 0..2."""
-        return _kth(self._reference, X, self.k)
+        return _kth(self._reference, X, self.k, None, "cpu")
 
     def novelty(self, X: np.ndarray) -> np.ndarray:
         """Return distances over the threshold: (n, D) -> (n,); above 1 is unlike anything seen."""
@@ -58,7 +59,9 @@ def draw_reference(n: int, width: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
-def fit_open_set(X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, n_seen: int, seed: int = 0) -> OpenSet:
+def fit_open_set(
+    X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, n_seen: int, seed: int = 0, device: str = "cpu"
+) -> OpenSet:
     """Find k and the threshold on reference rows X (N, D), y (N,) codes, groups (N,) codes or None.
 
     k is the root of the number of rows per class, 10 or more (Sun et al. 2022 take k by the size of the data), and
@@ -73,23 +76,24 @@ def fit_open_set(X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, n_s
     k = min(max(FEWEST_NEIGHBOURS, round(math.sqrt(per_class))), others)
     rows = unit(X.astype(np.float32)).astype(np.float16)
     asked = np.random.default_rng(seed).permutation(len(X))[:MAX_QUERIES]
-    distances = _kth(rows.astype(np.float32), X[asked], k, at, at[asked])
+    distances = _kth(rows.astype(np.float32), X[asked], k, at[asked][:, None] == at, device)
     threshold = float(np.quantile(distances, QUANTILE, method="higher"))
     return OpenSet(rows, k, max(threshold, SMALLEST), QUANTILE, n_seen)
 
 
-def _kth(
-    rows: np.ndarray, X: np.ndarray, k: int, groups: np.ndarray | None = None, own: np.ndarray | None = None
-) -> np.ndarray:
-    """Return distances to the k-th nearest of unit rows (N, D) float32, those of a row's own group left out.
+def _kth(rows: np.ndarray, X: np.ndarray, k: int, skipped: np.ndarray | None, device: str) -> np.ndarray:
+    """Return distances to the k-th nearest of unit rows (N, D) float32: X (n, D) -> (n,).
 
-    X (n, D), groups (N,), own (n,) -> (n,). A row that is a reference itself has at least itself as its group.
+    `skipped` (n, N) bool says what is left out for each: its own group, which is itself at least where it is one of
+    them.
     """
     found = np.empty(len(X))
-    for start in range(0, len(X), BLOCK_ROWS):
-        at = slice(start, start + BLOCK_ROWS)
-        squared = -2.0 * nearness(rows, X[at].astype(np.float32))
-        if groups is not None and own is not None:
-            squared[own[at][:, None] == groups] = np.inf
-        found[at] = np.partition(squared, k - 1, axis=1)[:, k - 1]
+    with open_serial(device) as backend:
+        reference = backend.moved(rows)
+        for start in range(0, len(X), BLOCK_ROWS):
+            at = slice(start, start + BLOCK_ROWS)
+            squared = -2.0 * unit_nearness(reference, backend.moved(unit(X[at].astype(np.float32))))
+            if skipped is not None:
+                squared[backend.array(skipped[at], "bool")] = np.inf
+            found[at] = backend.smallest(squared, k)[0].max(axis=1)
     return np.sqrt(np.maximum(found, 0))

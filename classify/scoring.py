@@ -79,7 +79,11 @@ def _knn(arrays: Arrays, X: np.ndarray) -> np.ndarray:
 
 def nearness(rows: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Return -d^2 / 2 to unit rows, which is cosine - 1 unless one is all 0: (m, D), X (n, D) -> (n, m)."""
-    Z = unit(X)
+    return unit_nearness(rows, unit(X))
+
+
+def unit_nearness(rows: Any, Z: Any) -> Any:
+    """Return the same for Z of unit rows, by operators that arrays of any device have: (m, D), (n, D) -> (n, m)."""
     return Z @ rows.T - ((Z**2).sum(axis=1, keepdims=True) + (rows**2).sum(axis=1)) / 2
 
 

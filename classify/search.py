@@ -132,7 +132,7 @@ def scan_one(task: Task, candidate: Candidate) -> Trial:
 def _scanned(task: Task, candidate: Candidate, kept: Kept) -> dict[str, Any]:
     """Judge all penalties: what of it is kept for a fit to come."""
     rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
-    path = scan(rows, Y, task.folds, task.groups, candidate.transform, kept)
+    path = scan(rows, Y, task.folds, task.groups, candidate.transform, kept, device=task.device)
     return {"lams": path.lams, "predicted": path.predicted, "kind": path.kind}
 
 

@@ -31,6 +31,7 @@ def inspect(
     *,
     layer: str,
     layers: Sequence[str],
+    device: str = "cpu",
 ) -> tuple[dict[str, Any], Findings, list[str]]:
     """Look a data set over: -> the `hygiene` of metrics.json, the findings by table, and notes for people.
 
@@ -42,7 +43,7 @@ def inspect(
     labels = {row: data.labels[code] for row, code in zip(rows.tolist(), y.tolist(), strict=True)}
     issues = label_issues(probabilities, data.train.y)
     dims = features.read(layer, rows[:1]).shape[1]
-    outliers = find_outliers(lambda at: unit_rows(features, layer, rows[at]), dims, y)
+    outliers = find_outliers(lambda at: unit_rows(features, layer, rows[at]), dims, y, device=device)
     dead = dead_features(features, layers, rows)
     pairs = tables.duplicate_rows(features, duplicates, labels)
     findings = {

@@ -54,6 +54,7 @@ def find_duplicates(
     *,
     max_seconds: float = MAX_SECONDS,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Duplicates:
     """Find images that are there twice among rows (n,), by one layer and, where `images` are at hand, by pixels.
 
@@ -66,7 +67,8 @@ def find_duplicates(
     notes = _too_long(features, layer, firsts, max_seconds)
     searched = not notes
     if searched:
-        found, notes = near_pairs(firsts, unit_rows(features, layer, firsts), images, progress or Silent())
+        unit = unit_rows(features, layer, firsts)
+        found, notes = near_pairs(firsts, unit, images, progress or Silent(), device)
         pairs = sorted(pairs + found, key=lambda pair: (pair.a, pair.b))
     clusters = _joined(len(rows), places(rows, [pair.a for pair in pairs]), places(rows, [pair.b for pair in pairs]))
     return Duplicates(rows, pairs, clusters, searched, "features" if images is None else "pixels", notes)

@@ -37,7 +37,9 @@ class Outliers:
         return len(self.at)
 
 
-def find_outliers(read: Read, dims: int, y: np.ndarray, *, max_seconds: float = MAX_SECONDS) -> Outliers:
+def find_outliers(
+    read: Read, dims: int, y: np.ndarray, *, max_seconds: float = MAX_SECONDS, device: str = "cpu"
+) -> Outliers:
     """Find rows far from all others: `read(at)` gives rows of length 1 (m, dims), y (n,) their labels.
 
     The distance is that to the k-th nearest of all rows, k = max(10, sqrt(n_c)) with the n_c rows of its class; where
@@ -48,27 +50,27 @@ def find_outliers(read: Read, dims: int, y: np.ndarray, *, max_seconds: float = 
         return _none(f"outliers are not looked for among fewer than {MIN_ROWS} images")
     k = np.maximum(10, np.sqrt(sizes[y]).astype(np.int64))
     if seconds_for(n, dims) <= max_seconds:
-        return _beyond(_kth(read(np.arange(n)), k), "all")
+        return _beyond(_kth(read(np.arange(n)), k, device), "all")
     if sum(seconds_for(size, dims) for size in sizes.tolist()) <= max_seconds:
         note = f"outliers are looked for class by class: among all {n} images it would take minutes"
-        return _beyond(_by_class(read, y, k), "class", note)
+        return _beyond(_by_class(read, y, k, device), "class", note)
     return _none(f"outliers are not looked for: among {n} images it would take minutes")
 
 
-def _kth(unit: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _kth(unit: np.ndarray, k: np.ndarray, device: str) -> np.ndarray:
     """Return the distance of each row to its k-th nearest other one: (n, D), (n,) -> (n,) float32."""
     k = np.minimum(k, len(unit) - 1)
-    distances, _ = nearest(unit, int(k.max()))
+    distances, _ = nearest(unit, int(k.max()), device)
     return distances[np.arange(len(unit)), k - 1]
 
 
-def _by_class(read: Read, y: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _by_class(read: Read, y: np.ndarray, k: np.ndarray, device: str) -> np.ndarray:
     """Return the same among the rows of its own class; NaN for rows of a class of too few."""
     found = np.full(len(y), np.nan, np.float32)
     for code in np.unique(y):
         rows = np.flatnonzero(y == code)
         if len(rows) >= MIN_ROWS:
-            found[rows] = _kth(read(rows), k[rows])
+            found[rows] = _kth(read(rows), k[rows], device)
     return found
 
 

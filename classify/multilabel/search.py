@@ -78,11 +78,11 @@ def _path(task: Task, rows: Rows, targets: np.ndarray, transform: str) -> tuple[
     """Choose what is left out at a time: -> the path, and of each row the number of what is left out with it (n,)."""
     groups = np.arange(rows.shape[0]) if task.part.groups is None else task.part.groups
     if in_memory(rows) and np.unique(groups, return_counts=True)[1].max() <= SMALL_GROUP:
-        return loo_path(rows, targets, transform, groups=task.part.groups), groups
+        return loo_path(rows, targets, transform, groups=task.part.groups, device=task.device), groups
     fold_of = np.zeros(rows.shape[0], dtype=np.int64)
     for number, (_, test) in enumerate(task.folds):
         fold_of[test] = number
-    return fold_path(rows, targets, task.folds, None, transform), fold_of
+    return fold_path(rows, targets, task.folds, None, transform, task.device), fold_of
 
 
 def _best_penalty(task: Task, path: RidgePath, shift: np.ndarray) -> tuple[float, float, np.ndarray]:

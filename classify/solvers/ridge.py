@@ -29,7 +29,7 @@ class Ridge:
         """Try the whole path of penalties by cross-validation."""
         progress.start(f"fit {candidate.name}", 1)
         rows = task.read(candidate.layers, candidate.transform)
-        path = fold_path(rows, targets(task.y, task.n_classes), task.folds, None, candidate.transform)
+        path = fold_path(rows, targets(task.y, task.n_classes), task.folds, None, candidate.transform, task.device)
         progress.advance(1)
         values = task.values(path.predicted)
         edge = {0, len(values) - 1} if (values == values.max()).sum() == 1 else set()
@@ -51,7 +51,10 @@ class Ridge:
     def scores(self, task: Task, candidate: Candidate, params: dict[str, Any], splits: Folds) -> list[np.ndarray]:
         """Fit on the first rows of each split and score the second: -> one (len(test), C) float64 for each."""
         rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
-        heads = (fit_ridge(subset(rows, train), Y[train], params["alpha"], candidate.transform) for train, _ in splits)
+        heads = (
+            fit_ridge(subset(rows, train), Y[train], params["alpha"], candidate.transform, task.device)
+            for train, _ in splits
+        )
         return [
             SCALE * absent_last(np.concatenate([head.scores(block) for _, block in subset(rows, test).blocks()]))
             for head, (_, test) in zip(heads, splits, strict=True)
@@ -60,4 +63,5 @@ class Ridge:
     def fit(self, task: Task, candidate: Candidate, params: dict[str, Any]) -> Fitted:
         """Fit on all rows."""
         rows, Y = task.read(candidate.layers, candidate.transform), targets(task.y, task.n_classes)
-        return fitted_linear(fit_ridge(rows, Y, params["alpha"], candidate.transform), rows, True, SCALE)
+        found = fit_ridge(rows, Y, params["alpha"], candidate.transform, task.device)
+        return fitted_linear(found, rows, True, SCALE)

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from tiny_features import FakeFeatures, blobs
 
 from classify import inputs
 from classify.fit import fit
+from classify.probe import backend
+from classify.probe.backend import Backend, torch_backend
 from classify.spec import FitSpec
 
 QUICK = {"jobs": 1, "cv": 3, "duplicates": "off"}
@@ -34,3 +37,28 @@ def run(monkeypatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return fit(FitSpec("tiny", **({"out": tmp_path / "run"} | QUICK | options)))
 
     return start
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> list[str]:
+    """Let "cuda" be torch on the CPU, which refuses as a GPU does what NumPy would take from it unasked.
+
+    -> the devices that were opened so far.
+    """
+    import torch
+
+    opened = []
+
+    def refuse(*_, **__) -> None:
+        raise TypeError("a tensor of a GPU is no array")
+
+    @contextmanager
+    def on_cpu(device: str) -> Iterator[Backend]:
+        opened.append(device)
+        with torch_backend("cpu") as found:
+            yield found
+
+    monkeypatch.setattr(backend, "gpu_count", lambda: 1)
+    monkeypatch.setattr(backend, "torch_backend", on_cpu)
+    monkeypatch.setattr(torch.Tensor, "__array__", refuse)
+    return opened

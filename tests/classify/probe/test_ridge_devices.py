@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from classify.probe import backend
 from classify.probe.backend import torch_backend
@@ -15,19 +14,9 @@ from classify.probe.rows import ArrayRows, array_rows
 from classify.probe.transforms import TRANSFORMS, rowwise
 from extract.errors import FitError
 
+pytestmark = pytest.mark.usefixtures("gpu")
+
 TALL, WIDE = (90, 6), (24, 40)
-
-
-@pytest.fixture(autouse=True)
-def gpu(monkeypatch):
-    """Let "cuda" be torch on the CPU, and refuse as a GPU does what NumPy would take from there unasked."""
-
-    def refuse(*_, **__):
-        raise TypeError("a tensor of a GPU is no array")
-
-    monkeypatch.setattr(backend, "pick_device", lambda device: device)
-    monkeypatch.setattr(backend, "torch_backend", lambda device: torch_backend("cpu"))
-    monkeypatch.setattr(torch.Tensor, "__array__", refuse)
 
 
 def problem(shape: tuple[int, int], k: int = 3) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
