@@ -81,7 +81,8 @@ class BudgetTrainer:
     def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
         """Return the command that trains by a rung, as it was trained here if it was."""
         asked = replace(self._tune(rung), seeds=self.spec.tune.seeds)
-        return command_of(replace(self.spec, strategy=rung, tune=TuneSpec() if rung == LINEAR else tune or asked))
+        tune = TuneSpec() if rung == LINEAR else tune or asked
+        return command_of(replace(self.spec, strategy=rung, tune=tune, min_gain=FitSpec.min_gain))
 
     def measure(self) -> Answers | str:
         """Train the cheapest rung with one setting, without the first fold alone: -> answers, or why it is not done."""

@@ -28,6 +28,7 @@ ASKED = FitSpec(
     root=Path("below"),
     seed=7,
     device="cpu",
+    min_gain=0.02,
     tune=TuneSpec(
         freeze_until="layer1",
         bn="affine",
@@ -82,6 +83,6 @@ def test_no_more_is_said_than_is_asked_for():
 
 
 def test_every_field_that_a_strategy_may_differ_in_has_its_option():
-    elsewhere = {"features", "strategy", "tune", "command", "out", "jobs", "min_gain"}
+    elsewhere = {"features", "strategy", "tune", "command", "out", "jobs"}
     not_trained = {"head", "params", "protocol", "few_shot", "draws", "multi_label"}
     assert set(OPTIONS) | elsewhere | not_trained == {field.name for field in fields(FitSpec)}

@@ -112,6 +112,9 @@ def test_a_rung_gets_the_settings_that_mean_something_to_it():
     assert fake(TuneSpec(seeds=2))._tune("full").seeds == 2
     assert trainer.command("linear") == ["offshelf", "fit", "photos", "--strategy", "linear"]
     assert "--seeds" not in trainer.command("full")
+    assert "--min-gain" not in BudgetTrainer(
+        replace(trainer.spec, min_gain=0.05), trainer.inputs, trainer.probe, Silent(), Clock()
+    ).command("tail")
 
 
 @pytest.fixture(scope="module")
