@@ -11,7 +11,7 @@ from classify.conformal import measure_abstain, measure_sets, risk_coverage
 from classify.curve import learning_curve
 from classify.dataset import Dataset
 from classify.evaluate import confusion, draw_resamples, evaluate
-from classify.folds import Part
+from classify.folds import Part, fold_of
 from classify.grouping import grouping
 from classify.hygiene import inspect
 from classify.imbalance import imbalance
@@ -19,7 +19,7 @@ from classify.inputs import Inputs, blocks_of
 from classify.judged import Judged
 from classify.probe.rows import block_slices
 from classify.report import wanted_thumbnails
-from classify.runs import PREDICTION_FIELDS, Evidence
+from classify.runs import FOLD, PREDICTION_FIELDS, Evidence
 from classify.spec import FitSpec
 from classify.trials import Trial
 from extract.errors import FitError
@@ -206,5 +206,15 @@ def gather(
         "notes": list(dict.fromkeys([*notes, *inputs.trouble])),
         "warnings": [*inputs.warnings, *judged.warnings, *harder(metrics)],
     }
-    held_back = predicted_rows(features, data, data.train, judged.probabilities)
+    held_back = held_back_rows(
+        features, data, data.train, judged.probabilities, fold_of(inputs.task.folds, len(inputs.task))
+    )
     return Evidence(metrics, answered, held_back, findings, pictures)
+
+
+def held_back_rows(
+    features: FeatureSet, data: Dataset, part: Part, probabilities: np.ndarray, folds: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the same of rows that were held back in turn, and in which fold (n,) each was, 0 for none."""
+    rows = predicted_rows(features, data, part, probabilities)
+    return [row | {FOLD: number} for row, number in zip(rows, folds.tolist(), strict=True)]

@@ -19,6 +19,8 @@ FINDINGS = "findings"
 TRAININGS = "training.csv"
 RUN_FILES = {"metrics.json", "predictions.csv", "out_of_fold.csv", TRAININGS, "report.html", "bundle", FINDINGS}
 PREDICTION_FIELDS: tuple[str, ...] = ("id", "split", "label", "predicted", "probability")
+FOLD = "fold"
+"""The last column of answers out of fold."""
 Rows = list[dict[str, Any]]
 log = logging.getLogger(__name__)
 
@@ -87,9 +89,9 @@ def write_evidence(folder: Path, found: Evidence) -> None:
     """Write metrics.json, the answers, the findings and the page; names that are no UTF-8 keep their bytes in CSVs."""
     text = json.dumps(found.metrics, indent=2, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    _write_rows(folder / "predictions.csv", found.predictions)
+    _write_rows(folder / "predictions.csv", found.predictions, PREDICTION_FIELDS)
     if found.out_of_fold:  # a protocol has none, nor has a fit of several labels
-        _write_rows(folder / "out_of_fold.csv", found.out_of_fold)
+        _write_rows(folder / "out_of_fold.csv", found.out_of_fold, (*PREDICTION_FIELDS, FOLD))
     if found.trainings:
         (folder / TRAININGS).write_text(found.trainings, encoding="utf-8")
     write_findings(folder / FINDINGS, found.findings)
@@ -97,9 +99,9 @@ def write_evidence(folder: Path, found: Evidence) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _write_rows(path: Path, rows: Rows) -> None:
+def _write_rows(path: Path, rows: Rows, fields: tuple[str, ...]) -> None:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, PREDICTION_FIELDS, extrasaction="ignore")
+        writer = csv.DictWriter(file, fields, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(_cells(row) for row in rows)
 

@@ -15,6 +15,8 @@ from extract.errors import FitError
 PARTS = {"test": "predictions.csv", "out_of_fold": "out_of_fold.csv"}
 """Where a run's answers lie; those out of fold are not in every run."""
 FIELDS = ["id", "split", "label", "predicted", "probability"]
+FOLD = "fold"
+"""A further column of answers out of fold, which runs of earlier versions lack."""
 KINDS = {
     **dict.fromkeys(("features", "head", "metric"), str),
     **dict.fromkeys(("n_train", "n_test"), int),
@@ -95,7 +97,7 @@ def _read_answers(path: Path) -> Answers:
     try:
         _check_size(path, MAX_CSV_BYTES)
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for line, (id_, _, label, predicted, _) in _csv_rows(csv.reader(file, strict=True), str(path)):
+            for line, (id_, _, label, predicted, *_) in _csv_rows(csv.reader(file, strict=True), str(path)):
                 if id_ in answers:
                     raise FitError(f"two rows for {id_!r}", where=f"{path} line {line}", remedy=REMEDY)
                 # A million rows have a thousand names.
@@ -106,11 +108,12 @@ def _read_answers(path: Path) -> Answers:
 
 
 def _csv_rows(reader: Any, where: str) -> Iterator[tuple[int, list[str]]]:
-    if next(reader, None) != FIELDS:
+    fields = next(reader, None)
+    if fields not in (FIELDS, [*FIELDS, FOLD]):
         raise FitError(f"the first line is not {','.join(FIELDS)}", where=where, remedy=REMEDY)
     for row in islice(reader, MAX_ROWS):
-        if len(row) != len(FIELDS):
-            said = f"{len(row)} cells where {len(FIELDS)} belong"
+        if len(row) != len(fields):
+            said = f"{len(row)} cells where {len(fields)} belong"
             raise FitError(said, where=f"{where} line {reader.line_num}", remedy=REMEDY)
         yield reader.line_num, row
     if next(reader, None) is not None:

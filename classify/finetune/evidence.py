@@ -9,13 +9,13 @@ import numpy as np
 
 from classify.calibrate import softmax
 from classify.evaluate import METRICS, draw_resamples, values_of
-from classify.evidence import gather, harder, measure, predicted_rows, without_leaked
+from classify.evidence import gather, harder, held_back_rows, measure, predicted_rows, without_leaked
 from classify.finetune.begin import part_of
 from classify.finetune.bench import Bench
 from classify.finetune.deploy import HEAD, Deployed, params_of
 from classify.finetune.network import Network
 from classify.finetune.trained import Trained
-from classify.folds import Part
+from classify.folds import Part, fold_of
 from classify.judged import Judged
 from classify.linear import Probe
 from classify.report import wanted_thumbnails
@@ -77,7 +77,8 @@ def gather_tuned(bench: Bench, probe: Probe, course: Course, tuned: Judged, depl
         "notes": list(dict.fromkeys([*beside.metrics["notes"], *_notes(course)])),
         "warnings": list(dict.fromkeys([*inputs.warnings, *tuned.warnings, *harder(metrics)])),
     }
-    held_back = predicted_rows(inputs.features, data, part, tuned.probabilities)
+    folds = fold_of(inputs.task.folds[: len(course.folds)], len(inputs.task))[course.held.at]
+    held_back = held_back_rows(inputs.features, data, part, tuned.probabilities, folds)
     pictures = inputs.pictures(wanted_thumbnails(answered, beside.findings))
     return Evidence(metrics, answered, held_back, beside.findings, pictures, bench.log.csv())
 

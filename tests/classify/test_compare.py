@@ -31,15 +31,16 @@ def write_run(folder, answers, out_of_fold=None, **known):
     (folder / "metrics.json").write_text(json.dumps(metrics | known))
     write_answers(folder / "predictions.csv", answers)
     if out_of_fold is not None:
-        write_answers(folder / "out_of_fold.csv", out_of_fold)
+        write_answers(folder / "out_of_fold.csv", out_of_fold, [reading.FOLD])
     return folder
 
 
-def write_answers(path, answers):
+def write_answers(path, answers, more=()):
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(reading.FIELDS)
-        writer.writerows([id_, "test", label, predicted, 0.5] for id_, (label, predicted) in answers.items())
+        writer.writerow([*reading.FIELDS, *more])
+        rows = [[id_, "test", label, predicted, 0.5] for id_, (label, predicted) in answers.items()]
+        writer.writerows([*row, *(1 for _ in more)] for row in rows)
 
 
 def answers(n, wrong=(), start=0):

@@ -55,6 +55,14 @@ def test_a_run_is_whole_and_says_what_it_found(make_features, run, tmp_path):
         assert found["low"] <= found["value"] <= found["high"]
 
 
+def test_answers_out_of_fold_say_which_fold_held_them_back(make_features, run, tmp_path):
+    metrics = run(two_taps(make_features))
+    with (tmp_path / "run" / "out_of_fold.csv").open(newline="") as file:
+        folds = [int(row["fold"]) for row in csv.DictReader(file)]
+    assert sorted(set(folds)) == list(range(1, metrics["folds"] + 1))
+    assert max(map(folds.count, folds)) - min(map(folds.count, folds)) <= len(metrics["classes"])
+
+
 def test_the_bundle_answers_what_the_predictions_say(make_features, run, tmp_path):
     features = two_taps(make_features, ids=[f"{row}\udcff.png" for row in range(90)])
     run(features)
