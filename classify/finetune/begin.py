@@ -11,6 +11,7 @@ from classify.finetune.head import STORES, fold, prove_head, tolerance
 from classify.finetune.network import Network
 from classify.folds import Part
 from classify.inputs import make_task
+from classify.probe.memo import digest
 from classify.probe.memory import plan_memory
 from classify.scoring import SCORERS, Arrays
 from classify.trials import Candidate
@@ -30,7 +31,10 @@ def begin(bench: Bench, at: np.ndarray, seed: int) -> Network:
     fresh = bench.strategy.fresh
     network = bench.network(fresh_state(recipe, tap=bench.tap, seed=seed) if fresh else bench.weights)
     if bench.strategy.probe:
-        arrays = fit_head(bench, at)
+        key = digest(at)
+        if key not in bench.heads:  # the same for each seed
+            bench.heads[key] = fit_head(bench, at)
+        arrays = bench.heads[key]
         network.set_head(*fold(arrays, transform=FOLDABLE))
         _prove(bench, network, arrays, at)
     if bench.plan.bn == "recalibrate":

@@ -19,6 +19,7 @@ from classify.finetune.network import Network
 from classify.finetune.plan import Plan, Setting
 from classify.finetune.strategies import Strategy
 from classify.inputs import Inputs
+from classify.scoring import Arrays
 from classify.spec import FitSpec
 from extract.backbones.weights import State
 from extract.devices import full_fp32
@@ -42,7 +43,7 @@ class Bench:
 
     `examples` are those of the training part and, behind them, of the test part; `data` names all they are read from.
     `weights` are those of the network that computed the features. `facts` are for the run to say; `folders` are the
-    checkpoints that were made.
+    checkpoints that were made, `heads` the probe's by what they were fitted on.
     """
 
     spec: FitSpec
@@ -58,6 +59,7 @@ class Bench:
     log: Log
     facts: dict[str, Any] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
+    heads: dict[str, Arrays] = field(default_factory=dict)
 
     def parts(self, weights: State) -> Parts:
         """Return the network in its parts, with weights."""
