@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from classify.advise.scores import h_score, logme, neighbours_say
 from classify.finetune.images import Source, find_source
 from classify.inputs import Inputs, open_for_fit, read_inputs
 from classify.spec import FitSpec
+from extract.errors import BackboneError
 from extract.progress import Silent
 from extract.run import extract
-from tests.tiny import picture, tiny_folder, tiny_spec
+from tests.tiny import tiny_folder, tiny_spec
 
 KEYS = {"batch_norm_shift", "leep", "logme", "h_score", "knn", "notes"}
 PER_CLASS = 170
@@ -68,48 +70,37 @@ def test_without_images_all_but_the_shift_is_measured(made):
     assert None not in (found["leep"], found["logme"], found["h_score"], found["knn"])
 
 
-def test_few_images_and_random_weights_say_what_they_lack(tmp_path):
+def test_few_images_and_random_weights_say_what_they_lack(tmp_path, monkeypatch):
     data = tiny_folder(tmp_path / "photos", per_class=10)
     extract(tiny_spec(data, tmp_path / "cache", name="photos", taps=("layer1",)))
-    found = diagnose(*opened(tmp_path), Silent())
-    assert (found["batch_norm_shift"], found["leep"]) == (None, None)
+    asked = opened(tmp_path)
+    found = diagnose(*asked, Silent())
+    assert (found["batch_norm_shift"], found["leep"], found["knn"]["k"]) == (None, None, 15)
     assert sorted(note.partition(":")[0] for note in found["notes"]) == ["no LEEP", "no shift of BatchNorm"]
     assert "16 training images are fewer than the 256" in " ".join(found["notes"])
-    assert found["knn"]["k"] == 15
-
-
-def test_random_weights_have_no_shift(tmp_path, monkeypatch):
     monkeypatch.setattr(shift, "IMAGES", 8)
-    data = tiny_folder(tmp_path / "photos", per_class=10)
-    extract(tiny_spec(data, tmp_path / "cache", name="photos"))
-    found = diagnose(*opened(tmp_path), Silent())
-    assert any("never trained" in note for note in found["notes"])
+    assert any("never trained" in note for note in diagnose(*asked, Silent())["notes"])
 
 
-def test_an_image_that_was_changed_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(shift, "IMAGES", 8)
-    data = tiny_folder(tmp_path / "photos", per_class=10)
-    extract(tiny_spec(data, tmp_path / "cache", weights="CIFAR10", name="photos"))
-    asked = opened(tmp_path)
-    for path in data.rglob("*.*"):
-        picture(999).save(path)
-    found = diagnose(*asked, Silent())
+def test_images_that_were_changed_are_said(made, tmp_path):
+    spec, inputs, _ = opened(made, seed=2)
+    others = tiny_folder(tmp_path / "photos", per_class=PER_CLASS, seed=5000)
+    found = diagnose(spec, inputs, find_source(inputs.features, inputs.data.train.rows, str(others), None), Silent())
     assert found["batch_norm_shift"] is None
-    assert any("another image" in note for note in found["notes"])
+    assert [note for note in found["notes"] if "another image" in note]
 
 
-def test_damaged_weights_are_no_note(tmp_path, monkeypatch):
-    monkeypatch.setattr(shift, "IMAGES", 8)
-    data = tiny_folder(tmp_path / "photos", per_class=10)
-    extract(tiny_spec(data, tmp_path / "cache", weights="CIFAR10", name="photos"))
+def test_damaged_weights_are_no_note(made, tmp_path):
+    shutil.copytree(made / "cache", tmp_path / "cache")
     spec, inputs, source = opened(tmp_path)
     inputs.features.weights_path.unlink()
-    with pytest.raises(Exception, match="weights"):
+    with pytest.raises(BackboneError, match="no such weights file"):
         diagnose(spec, inputs, source, Silent())
 
 
-def test_at_most_so_many_images_are_looked_at(made, monkeypatch):
-    monkeypatch.setattr(diagnostics, "MOST", 60)
+@pytest.mark.parametrize(("limit", "value"), [("MOST", 60), ("MOST_NUMBERS", 60 * 128)])
+def test_at_most_so_many_images_are_looked_at(made, monkeypatch, limit, value):
+    monkeypatch.setattr(diagnostics, limit, value)
     looked = []
     monkeypatch.setattr(diagnostics, "neighbours_say", lambda X, y, groups, k: (looked.append(len(X)), (y, k))[1])
     spec, inputs, source = opened(made)
@@ -117,8 +108,9 @@ def test_at_most_so_many_images_are_looked_at(made, monkeypatch):
     assert looked == [60]
 
 
-def test_twins_do_not_speak_for_each_other(tmp_path):
+def test_twins_do_not_speak_for_each_other(tmp_path, monkeypatch):
     """Noise, each picture twice under labels drawn: only a twin would know them."""
+    monkeypatch.setattr(diagnostics, "NEIGHBOURS", 1)
     rng = np.random.default_rng(0)
     for at, kind in enumerate(rng.integers(0, 2, 60)):
         folder = tmp_path / "photos" / ("cat", "dog")[kind]
