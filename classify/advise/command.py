@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from numpy import format_float_positional
+
 from classify.options import FIELDS
 from classify.spec import FitSpec
 from classify.tuning import TuneSpec
@@ -53,4 +55,4 @@ def _written(option: str, value: Any) -> Iterator[str]:
         yield f"--{on}" if value else off
         return
     for each in value if isinstance(value, tuple) else (value,):
-        yield from (f"--{option}", f"{each:g}" if isinstance(each, float) else str(each))
+        yield from (f"--{option}", format_float_positional(each, trim="-") if isinstance(each, float) else str(each))
