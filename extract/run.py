@@ -84,7 +84,7 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
     job = open_job(spec, progress or Silent())
     with held(lock_of(job.folder), wait=spec.wait, on_wait=job.progress.note):
         miss = explain_miss(job.folder, job.extractor.recipe)
-        if miss:
+        if miss and spec.only is None:  # some of the images are for a question, and not for who types the name
             job.progress.note(f"new features: {miss['nearest']} differs in: {'; '.join(miss['differs_in'])}")
         stored, damaged = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, thorough=spec.rehash)
         plan, contents = plan_of(job, stored, remember=lambda by_id: remember(job, by_id))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.advise.phrases import article, differs, joined
+from classify.report.reproduce import command_line
 from classify.report.text import interval, measure_name, percent
 
 Row = Mapping[str, Any]
@@ -16,6 +17,7 @@ def said_of(ranking: Mapping[str, Any]) -> str:
     advice = _best_alone if chosen is best else _cheaper
     several = sum(not row["reason"] for row in rows.values()) > 1
     said = [_leads(best, ranking), advice(chosen, best, ranking)] if several else [_alone(best, ranking)]
+    said += [] if chosen["current"] else [f"Run `{command_line(ranking)}`, and fit that."]
     said += [f"{row['name']} was not compared: {row['reason']}." for row in rows.values() if row["reason"]]
     return " ".join(said)
 

@@ -873,6 +873,10 @@ def test_a_miss_is_explained_by_the_nearest_recipe(spec):
     assert done["miss"] == {"nearest": first["features"], "differs_in": ["resize_size 32 -> 40"]}
     assert heard == [f"new features: {first['features']} differs in: resize_size 32 -> 40"]
     assert extract(replace(spec, backbone=backbone))["miss"] is None
+    some = replace(spec, taps=("layer1",), only=frozenset({"cat/00.png"}), name="some")
+    assert extract(some, Listener())["miss"] is None
+    assert extract(replace(some, backbone=backbone), Listener())["miss"] is not None
+    assert len(heard) == 1
 
 
 def test_one_extraction_of_a_feature_set_at_a_time(spec, data):

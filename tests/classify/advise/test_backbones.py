@@ -108,6 +108,7 @@ def test_a_network_that_takes_longer_than_what_is_left_is_left_out(ground):
     found = rank_backbones(*ground, parse_models(["builtin=none"], seed=3), Silent(), seconds=0.0, most=30)
     assert "0 seconds are left" in found["rows"][1]["reason"]
     assert found["words"].startswith("There is only builtin:cifar_resnet14 (your features)")
+    assert "Run" not in found["words"]
     assert found["command"] == ["offshelf", "fit", "photos", "--cache", str(ground[0].cache)]
 
 
@@ -136,6 +137,7 @@ def test_of_equals_the_cheapest_is_taken_and_of_unequals_the_best(bout):
     gap = paired(y, cheap.predicted, dear.predicted, bout.task.resamples, "accuracy")
     assert found["rows"][1]["against"] == {"value": gap.mean, "low": gap.low, "high": gap.high}
     assert "which may be chance, for 25.0 % of the computing" in said_of(found)
+    assert f"Run `{' '.join(found['command'])}`, and fit that." in said_of(found)
     assert _ranked(bout, [dear, poor])["chosen"] == "dear"
     assert "every other one is surely worse" in said_of(_ranked(bout, [dear, poor]))
 
