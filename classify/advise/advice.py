@@ -7,12 +7,14 @@ import numpy as np
 
 from classify.advise.command import command_of
 from classify.advise.ladder import LEFT, Answers, Ladder
-from classify.advise.profile import UNCLEAR
+from classify.advise.prior import FAR_SD, TRANSFER_SD
+from classify.advise.profile import SIMILAR, UNCLEAR
 from classify.advise.survey import Seen
 from classify.advise.words import case_name, with_words
 from classify.folds import Part
 from classify.linear import Probe
 from classify.spec import AUTO, FitSpec
+from classify.trials import Task
 
 FEW = 50
 """Images of a class from which data count as large where the learning curve does not tell: there, training a whole
@@ -33,6 +35,12 @@ def answers_of(probe: Probe) -> Answers:
     settings = {"layers": list(best.candidate.layers), "transform": best.candidate.transform, "head": best.head}
     at, told = np.arange(len(scores)), settings | {"params": best.params}
     return Answers(at, scores.argmax(axis=1), told, round(probe.seconds, 3))
+
+
+def begin_ladder(spec: FitSpec, task: Task, probe: Probe, seen: Seen) -> Ladder:
+    """Stand at the foot of the ladder: with the probe's answers, and with what was seen before anything is trained."""
+    similar = seen.profile is not None and seen.profile.similarity == SIMILAR
+    return Ladder(task, answers_of(probe), spec.min_gain, seen.barred, TRANSFER_SD if similar else FAR_SD)
 
 
 def make_advice(spec: FitSpec, train: Part, curve: Curve | None, seen: Seen, ladder: Ladder) -> dict[str, Any]:

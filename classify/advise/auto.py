@@ -7,8 +7,7 @@ run, as it would by itself, with the advice in it.
 from dataclasses import replace
 from typing import Any
 
-from classify.advise.advice import answers_of, make_advice
-from classify.advise.ladder import Ladder
+from classify.advise.advice import begin_ladder, make_advice
 from classify.advise.survey import look
 from classify.advise.trainer import BudgetTrainer
 from classify.linear import begin_fit, fit_probe, write_probe
@@ -26,7 +25,7 @@ def fit_auto(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
-    ladder = Ladder(inputs.task, answers_of(probe), spec.min_gain, seen.barred)
+    ladder = begin_ladder(spec, inputs.task, probe, seen)
     ladder.climb(trainer)
     seconds = round(trainer.spent_s(), 3)
 

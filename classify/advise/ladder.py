@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import ndtr
 
-from classify.advise.prior import Measured, Prediction, predict
+from classify.advise.prior import TRANSFER_SD, Measured, Prediction, predict
 from classify.evaluate import Z95, draw_resamples, evaluate
 from classify.statistics import Comparison, paired
 from classify.trials import Task
@@ -82,11 +82,19 @@ class Trainer(Protocol):
 class Ladder:
     """The rungs as far as they have been climbed: `rows` of all, `best` so far, and `answers` of those tried.
 
-    `named` (n,) are the probe's codes out of fold. `barred` says of rungs why they cannot be tried.
+    `probe` are its answers out of fold. `barred` says of rungs why they cannot be tried; `transfer_sd` how far the gain
+    of one may be from that of another.
     """
 
-    def __init__(self, task: Task, probe: Answers, min_gain: float, barred: Mapping[str, str]) -> None:
-        self.task, self.min_gain, self.barred = task, min_gain, barred
+    def __init__(
+        self,
+        task: Task,
+        probe: Answers,
+        min_gain: float,
+        barred: Mapping[str, str],
+        transfer_sd: float = TRANSFER_SD,
+    ) -> None:
+        self.task, self.min_gain, self.barred, self.transfer_sd = task, min_gain, barred, transfer_sd
         self.best = LINEAR
         self.answers: dict[str, Answers] = {LINEAR: probe}
         self.measured: dict[str, Measured] = {}
@@ -120,8 +128,8 @@ class Ladder:
 
     def predict(self) -> Prediction:
         """Predict the gain over the best so far of a way that was not tried."""
-        names = list(self.measured)
-        return predict(self.error, list(self.measured.values()), names.index(self.best) if self.best in names else None)
+        names, measured = list(self.measured), list(self.measured.values())
+        return predict(self.error, measured, names.index(self.best) if self.best in names else None, self.transfer_sd)
 
     def _unlikely(self, prediction: Prediction) -> str:
         p, asked = prediction.above(self.min_gain), points(self.min_gain)

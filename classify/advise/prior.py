@@ -15,8 +15,12 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 INTERCEPT, SLOPE, SD = -0.043, 0.65, 0.08
-TRANSFER_SD = 0.06
-"""Of what one way to train gains, about what another one does. A guess of ours: somewhat less than the prior's own."""
+TRANSFER_SD, FAR_SD = 0.06, 0.12
+"""Of what one way to train gains, about what another one does: where the last layers suit the images, and elsewhere.
+
+Guesses of ours. Where the last layers do not suit, training these alone says less of training all: on spectrograms a
+tail of SqueezeNet came out 24 points below the probe, which took an earlier layer, and the whole network about even.
+"""
 TAIL = 0.025
 """What lies beyond each end of an interval."""
 
@@ -64,13 +68,15 @@ class Prediction:
         return {"gain": self.expected, "low": low, "high": high, "p": self.above(min_gain)}
 
 
-def predict(error: float, measured: Sequence[Measured] = (), best: int | None = None) -> Prediction:
+def predict(
+    error: float, measured: Sequence[Measured] = (), best: int | None = None, transfer_sd: float = TRANSFER_SD
+) -> Prediction:
     """Predict what a way to train that was not measured gains, where the probe's error is `error`.
 
     Over the probe, or over the one of `measured` whose number is `best`. Each measured gain is that of the way asked
-    for, plus how the ways differ (normal, TRANSFER_SD), plus its error; so a linear-Gaussian posterior is exact.
+    for, plus how the ways differ (normal, `transfer_sd`), plus its error; so a linear-Gaussian posterior is exact.
     """
-    mean, covariance = _posterior(_prior_mean(error), measured)
+    mean, covariance = _posterior(_prior_mean(error), measured, transfer_sd)
     weights = np.zeros(len(mean))
     # Gain over the best: G - (G + T), where T is by how much that one differs.
     weights[0 if best is None else 1 + best] = 1.0 if best is None else -1.0
@@ -83,10 +89,10 @@ def _prior_mean(error: float) -> float:
     return INTERCEPT + SLOPE * error
 
 
-def _posterior(prior: float, measured: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def _posterior(prior: float, measured: Sequence[Measured], transfer_sd: float) -> tuple[np.ndarray, np.ndarray]:
     """Condition (G, T_1 .. T_k) on measurements of G + T_i: -> mean (1 + k,), covariance (1 + k, 1 + k)."""
     k = len(measured)
-    mean, P = np.r_[prior, np.zeros(k)], np.diag(np.r_[SD**2, np.full(k, TRANSFER_SD**2)])
+    mean, P = np.r_[prior, np.zeros(k)], np.diag(np.r_[SD**2, np.full(k, transfer_sd**2)])
     A = np.c_[np.ones(k), np.eye(k)]
     S = A @ P @ A.T + np.diag([each.error**2 for each in measured])
     gain = np.linalg.solve(S, A @ P).T

@@ -7,9 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from classify.advise.advice import answers_of, make_advice
+from classify.advise.advice import begin_ladder, make_advice
 from classify.advise.backbones import rank_backbones
-from classify.advise.ladder import Ladder
 from classify.advise.survey import Seen, look
 from classify.advise.trainer import BudgetTrainer
 from classify.bundle import PACKAGES
@@ -45,7 +44,7 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
-    ladder = Ladder(inputs.task, answers_of(probe), spec.min_gain, seen.barred)
+    ladder = begin_ladder(spec, inputs.task, probe, seen)
     ladder.climb(trainer, train=False)
     curve, notes = learning(inputs, probe.judged, watch)
     advice = make_advice(spec, inputs.data.train, curve, seen, ladder)

@@ -3,6 +3,7 @@ import pytest
 from tiny_task import tiny_task
 
 from classify.advise.ladder import Answers, Hopeful, Ladder, Offer, chance
+from classify.advise.prior import FAR_SD, TRANSFER_SD
 from classify.statistics import Comparison
 from classify.tuning import TuneSpec
 from extract.errors import Interrupted, TrainingError
@@ -125,6 +126,17 @@ def test_a_poor_cheap_measurement_makes_the_rungs_unlikely_and_a_real_one_takes_
     climbed(trainer, ladder)
     assert "cheap" not in ladder.measured
     assert ladder.measured["tail"].gain == pytest.approx(0.1)
+
+
+def test_where_ways_may_differ_more_a_poor_measurement_says_less_of_the_others():
+    found = []
+    for transfer_sd in (TRANSFER_SD, FAR_SD):
+        near = ladder_of(n_wrong=60)
+        ladder = Ladder(near.task, near.answers["linear"], 0.01, {}, transfer_sd)
+        trainer = FakeTrainer({})
+        trainer.measurement = Answers(np.arange(N), wrong_in(155), {}, 5.0)
+        found.append([row["why"] for row in climbed(trainer, ladder, train=False).values()][1:])
+    assert found == [["unlikely"] * 4, ["left to fit"] * 4]
 
 
 def test_why_there_is_no_cheap_measurement_is_said():

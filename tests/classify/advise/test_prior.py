@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from classify.advise.prior import SD, TRANSFER_SD, Measured, Prediction, predict
+from classify.advise.prior import FAR_SD, SD, TRANSFER_SD, Measured, Prediction, predict
 
 ERRORS = st.floats(0.0, 1.0)
 MEASURED = st.lists(st.builds(Measured, st.floats(-0.3, 0.3), st.floats(0.0, 0.2)), max_size=4)
@@ -34,11 +34,12 @@ def test_the_clipped_gain_agrees_with_quadrature(mean, sd, top):
         assert found.above(gain) == pytest.approx((drawn > gain).mean(), abs=1e-5)
 
 
-def test_a_measurement_moves_the_gain_by_its_own_error_and_by_how_ways_differ():
+@pytest.mark.parametrize("transfer_sd", [TRANSFER_SD, FAR_SD])
+def test_a_measurement_moves_the_gain_by_its_own_error_and_by_how_ways_differ(transfer_sd):
     error, seen = 0.2, Measured(0.05, 0.02)
-    found = predict(error, [seen])
+    found = predict(error, [seen], transfer_sd=transfer_sd)
     g = np.linspace(-0.6, 0.8, 20_001)
-    weight = norm.pdf(g, 0.087, SD) * norm.pdf(seen.gain, g, np.hypot(seen.error, TRANSFER_SD))
+    weight = norm.pdf(g, 0.087, SD) * norm.pdf(seen.gain, g, np.hypot(seen.error, transfer_sd))
     mean = (g * weight).sum() / weight.sum()
     assert found.mean == pytest.approx(mean, abs=1e-9)
     assert found.sd == pytest.approx(np.sqrt(((g - mean) ** 2 * weight).sum() / weight.sum()), abs=1e-9)
