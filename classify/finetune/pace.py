@@ -9,10 +9,18 @@ from pathlib import Path
 from classify.finetune import checkpoint
 from classify.finetune.begin import begin
 from classify.finetune.bench import Bench, Split
+from classify.finetune.log import Log
 from classify.finetune.loop import train
+from classify.finetune.network import Network
+from extract.progress import Silent
 
-FEW, MORE = 2, 8
-"""Steps of the two trainings that are timed; what they share, starting up for one, is not the steps'."""
+FEW, MORE = 2, (6, 24)
+"""Steps of the two trainings that are timed: what they share, a look before and one after, is not the steps'.
+
+The longer one has so many at least and at most: batches that were decoded ahead make the first steps quick.
+"""
+ENOUGH_S = 10.0
+"""What the longer one may take."""
 
 
 def measure_pace(bench: Bench, split: Split, seed: int) -> tuple[float, float]:
@@ -34,14 +42,19 @@ def measure_pace(bench: Bench, split: Split, seed: int) -> tuple[float, float]:
 
 def _measured(bench: Bench, split: Split, seed: int) -> dict[str, float]:
     network = begin(bench, split.train, seed)
-    few, more = (_timed(bench, network, split, seed, steps) for steps in (FEW, MORE))
-    step_s = max(more - few, 0.0) / (MORE - FEW)
-    return {"step_s": step_s, "look_s": max(few - FEW * step_s, 0.0) / 2}
+    bench.log.show("measuring how long a step takes")
+    _timed(bench, network, split, seed, 1)  # processes start, memory is taken
+    few_s = _timed(bench, network, split, seed, FEW)
+    least, most = MORE
+    more = min(max(least, round(FEW * ENOUGH_S / max(few_s, 1e-9))), most)
+    step_s = max(_timed(bench, network, split, seed, more) - few_s, 0.0) / (more - FEW)
+    return {"step_s": step_s, "look_s": max(few_s - FEW * step_s, 0.0) / 2}
 
 
-def _timed(bench: Bench, network, split: Split, seed: int, steps: int) -> float:
+def _timed(bench: Bench, network: Network, split: Split, seed: int, steps: int) -> float:
     """Return the seconds of a training of so many steps, with a look before them and one after."""
     plan = replace(bench.plan, steps=steps, evaluate_every=steps, warmup_steps=0, drops=())
-    job = bench.job("measure the pace", split, seed, min(plan.settings, key=lambda setting: setting.rate), trial=True)
+    slowest = min(plan.settings, key=lambda setting: setting.rate)
+    job = replace(bench.job("measure the pace", split, seed, slowest, trial=True), plan=plan)
     with tempfile.TemporaryDirectory() as folder:
-        return train(network, bench.examples, replace(job, plan=plan), bench.device, Path(folder), bench.log).seconds
+        return train(network, bench.examples, job, bench.device, Path(folder), Log(Silent())).seconds
