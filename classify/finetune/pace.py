@@ -54,7 +54,7 @@ def _measured(bench: Bench, split: Split, seed: int) -> dict[str, float]:
 def _timed(bench: Bench, network: Network, split: Split, seed: int, steps: int) -> float:
     """Return the seconds of a training of so many steps, with a look before them and one after."""
     plan = replace(bench.plan, steps=steps, evaluate_every=steps, warmup_steps=0, drops=())
-    slowest = min(plan.settings, key=lambda setting: setting.rate)
-    job = replace(bench.job("measure the pace", split, seed, slowest, trial=True), plan=plan)
+    lowest = min(plan.settings, key=lambda setting: setting.rate)
+    job = replace(bench.job("measure the pace", split, seed, lowest, trial=True), plan=plan)
     with tempfile.TemporaryDirectory() as folder:
         return train(network, bench.examples, job, bench.device, Path(folder), Log(Silent())).seconds

@@ -264,6 +264,7 @@ def test_seeds_are_averaged_mixtures_and_budgets_kept_to_and_the_rest_said(root)
     assert found["seeds"]["sd"] == pytest.approx(np.std(values, ddof=1))
     assert [each["share_of_end"] in (0.0, 0.25, 0.5, 0.75, 1.0) for each in found["trainings"]] == [True, True]
     assert found["budget_s"] == 1e6
+    assert not any("pace" in row["training"] for row in rows_of(root / "more" / "training.csv"))
     assert [row["rate"] for row in found["search"]][:2] == [0.01, 0.03]
     assert sum(row["chosen"] for row in found["search"]) == 1
     assert metrics["gain"]["out_of_fold"] is None
