@@ -93,6 +93,24 @@ def test_the_rung_that_is_taken_writes_the_run_that_its_command_would_and_nothin
     assert json.loads(result.stdout)["advice"] is None
 
 
+def test_a_climb_that_was_stopped_goes_on_where_it_was(root, auto, perfect_tail, monkeypatch):
+    steps: list[str] = []
+
+    def counted(training: Training, batch: Any, plain=Training.take) -> None:
+        if training.job.name.startswith("without fold"):
+            steps.append(training.job.name)
+            if len(steps) == 9:
+                raise KeyboardInterrupt
+        plain(training, batch)
+
+    monkeypatch.setattr(Training, "take", counted)
+    with pytest.raises(KeyboardInterrupt):
+        auto("stopped", checkpoint_s=1e-6)
+    assert not (root / "stopped").exists()
+    assert auto("stopped", checkpoint_s=1e-6)["strategy"] == "tail"
+    assert len(steps) == 3 * 6 + 1  # three folds of six steps; one step was not taken
+
+
 def test_where_nothing_surely_gains_the_run_is_that_of_the_probe(root, auto):
     metrics = auto("kept")
     rows = rows_of(metrics)
