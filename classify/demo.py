@@ -28,7 +28,7 @@ class Demo:
     second: dict[str, Any]
 
 
-def demo(cache: Path, out: Path, progress: Progress | None = None) -> Demo:
+def demo(cache: Path, out: Path, progress: Watch | None = None) -> Demo:
     """Write the digits as PNG files, extract, fit, and extract once more to show that nothing is left to do."""
     images = cache / "digits-png"
     write_digits(images)
