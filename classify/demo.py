@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from classify.fit import FitSpec, fit
 from extract.errors import StoreError
-from extract.progress import Progress
+from extract.progress import Watch
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec
 
