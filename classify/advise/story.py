@@ -48,7 +48,7 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     ladder.climb(trainer, train=False)
     curve, notes = learning(inputs, probe.judged, watch)
     advice = make_advice(spec, inputs.data.train, curve, seen, ladder)
-    advice["notes"] = [*advice["notes"], *notes]
+    advice["notes"] = [*advice["notes"], *notes, *inputs.warnings, *probe.judged.warnings]
     advice["backbones"] = _backbones(asked, inputs, seen, trainer.left_s(), watch)
     trainer.forget()
     return {

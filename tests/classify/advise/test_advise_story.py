@@ -76,6 +76,15 @@ def test_the_command_to_run_next_is_the_fit_that_was_asked_about(root, advice):
     assert (known["labels"], known["tune_budget_s"]) == (root / "labels.csv", AMPLE_S)
 
 
+def test_what_makes_the_data_doubtful_is_said(root, tmp_path):
+    ids = sorted(open_features("photos", root / "cache").ids)
+    names = ["rare" if at < 2 else id_.split("/")[-2] for at, id_ in enumerate(i for i in ids if "train/" in i)]
+    rows = zip([i for i in ids if "train/" in i], names, strict=True)
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{id_},{name}\n" for id_, name in rows))
+    notes = advise(AdviseSpec(asked(root, 1.0, labels=tmp_path / "labels.csv", data=str(tmp_path))), Silent())["notes"]
+    assert any("folds instead of 3" in note for note in notes)
+
+
 def test_starting_anew_is_barred_unless_pretraining_is_useless(advice):
     [scratch] = [row for row in advice["ladder"] if row["rung"] == "scratch"]
     useless = advice["case"]["similarity"] == "useless"
