@@ -31,14 +31,17 @@ def dot_plot(points: Sequence[Point], title: str) -> str:
 
 
 def _row(point: Point, top: int, axis: Axis) -> str:
+    said = f"{point.value:.1%}, 95 % interval {point.low:.1%} to {point.high:.1%}"
+    return point_row(point, top, axis, said=said, shown=f"{point.value * 100:.1f} %")
+
+
+def point_row(point: Point, top: int, axis: Axis, *, said: str, shown: str) -> str:
     """Draw name and value on one line and the interval under it, so that long names have room on a phone too."""
     x, left, right = (axis.scale(value) for value in (point.value, point.low, point.high))
-    said = f"{point.value:.1%}, 95 % interval {point.low:.1%} to {point.high:.1%}"
     return (
         f'<g class="{"best" if point.best else "row"}"><title>{printable(point.name)}: {said}</title>'
         f'<text x="{LEFT}" y="{top + 16}">{printable(clip(point.name, MAX_NAME))}</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{top + 16}" text-anchor="end">'
-        f"{point.value * 100:.1f} %{' ★' if point.best else ''}</text>"
+        f'<text x="{WIDTH - RIGHT}" y="{top + 16}" text-anchor="end">{shown}{" ★" if point.best else ""}</text>'
         f'<line class="bar" x1="{left}" x2="{right}" y1="{top + 29}" y2="{top + 29}"/>'
         f'<circle class="dot" cx="{x}" cy="{top + 29}" r="5"/></g>'
     )

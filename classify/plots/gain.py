@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from classify.plots.dots import BOTTOM, LEFT, MAX_NAME, RIGHT, ROW, TOP, Point
+from classify.plots.dots import BOTTOM, LEFT, RIGHT, ROW, TOP, Point, point_row
 from classify.plots.svg import WIDTH, Axis, Scale, clip, columns, document, printable, ticks
 
 LEAST = 0.01
@@ -21,12 +21,5 @@ def gain_plot(points: Sequence[Point], title: str) -> str:
 
 
 def _row(point: Point, top: int, axis: Axis) -> str:
-    x, left, right = (axis.scale(value) for value in (point.value, point.low, point.high))
     said = f"{point.value * 100:+.1f} points, 95 % interval {point.low * 100:+.1f} to {point.high * 100:+.1f}"
-    return (
-        f'<g class="row"><title>{printable(point.name)}: {said}</title>'
-        f'<text x="{LEFT}" y="{top + 16}">{printable(clip(point.name, MAX_NAME))}</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{top + 16}" text-anchor="end">{point.value * 100:+.1f}</text>'
-        f'<line class="bar" x1="{left}" x2="{right}" y1="{top + 29}" y2="{top + 29}"/>'
-        f'<circle class="dot" cx="{x}" cy="{top + 29}" r="5"/></g>'
-    )
+    return point_row(point, top, axis, said=said, shown=f"{point.value * 100:+.1f}")

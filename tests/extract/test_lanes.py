@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extract import batches, loader, pixels
+from extract import batches, pixels
 from extract.channel import Crew
 from extract.decoding import NO_DIGEST, Decoded
 from extract.decoding.batched import decode_batch
@@ -25,17 +25,6 @@ from extract.trace import Trace
 from tests import instant
 from tests.instant import Instant, Sums, digest_of, numbered
 from tests.tiny import picture, put, tiny_spec
-
-
-@pytest.fixture
-def decoder(monkeypatch) -> type[Instant]:
-    """A class of decoders to be changed."""
-
-    class Changed(Instant):
-        pass
-
-    monkeypatch.setattr(loader, "Decoder", Changed)
-    return Changed
 
 
 def computed(

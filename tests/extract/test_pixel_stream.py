@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from extract import loader
 from extract.channel import Crew
 from extract.decoding import Decoded, pool
 from extract.errors import DecoderError, OptionError, RunnerError
@@ -25,17 +24,6 @@ from tests.tiny import picture, put
 
 RECIPE = extractor().recipe
 AUGMENT = True, True, (0.5, 1.0)
-
-
-@pytest.fixture
-def decoder(monkeypatch) -> type[Instant]:
-    """A class of decoders to be changed."""
-
-    class Changed(Instant):
-        pass
-
-    monkeypatch.setattr(loader, "Decoder", Changed)
-    return Changed
 
 
 @pytest.fixture
