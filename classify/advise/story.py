@@ -34,7 +34,7 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     """Measure the case, and say what pays; `models` are compared in what is left of the budget.
 
     -> the advice as a fit by `auto` keeps it, with the features, versions and seconds; `backbones` is None where none
-    were named.
+    were named. Raises FitError where some were, and the images are not at hand.
     """
     began, spec = time.perf_counter(), asked.fit
     features = open_for_fit(spec)
@@ -44,13 +44,15 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
+    if asked.models and seen.source is None:
+        raise FitError(seen.notes[0], where=features.name)
     ladder = begin_ladder(spec, inputs.task, probe, seen)
     ladder.climb(trainer, train=False)
+    trainer.forget()
     curve, notes = learning(inputs, probe.judged, watch)
     advice = make_advice(spec, inputs.data.train, curve, seen, ladder)
     advice["notes"] = [*advice["notes"], *notes, *inputs.warnings, *probe.judged.warnings]
     advice["backbones"] = _backbones(asked, inputs, seen, trainer.left_s(), watch)
-    trainer.forget()
     return {
         "features": features.name,
         "features_key": features.recipe.key,
@@ -62,9 +64,7 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
 
 
 def _backbones(asked: AdviseSpec, inputs: Inputs, seen: Seen, left_s: float, watch: Watch) -> dict[str, Any] | None:
-    """Compare networks, where any are named; FitError where the images are not at hand."""
-    if not asked.models:
+    """Compare networks, where any are named."""
+    if not asked.models or seen.source is None:
         return None
-    if seen.source is None:
-        raise FitError(seen.notes[0], where=inputs.features.name)
     return rank_backbones(asked.fit, inputs, seen.source, asked.models, watch, seconds=left_s)
