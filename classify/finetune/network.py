@@ -129,12 +129,13 @@ class Network(nn.Module):
 
         The rate is multiplied by `layer_decay` for each block from the head on down, the first below it included, and
         by `head_rate` for the head; biases and parameters of one dimension, such as ConvNeXt's scales (C, 1, 1), do not
-        decay (both as in timm). The rate is also kept as `initial_lr`, for schedules.
+        decay (both as in timm), nor what is below the head where the plan says so. The rate is also kept as
+        `initial_lr`, for schedules.
         """
         found: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, value, rate in self._rated(setting.rate, plan):
-            plain = value.squeeze().ndim <= 1 or name.endswith(".bias")
-            found.setdefault((rate, 0.0 if plain else setting.weight_decay), []).append(value)
+            decay = setting.weight_decay if _decays(name, value, plan) else 0.0
+            found.setdefault((rate, decay), []).append(value)
         return [
             {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
             for (rate, decay), values in found.items()
@@ -206,6 +207,11 @@ class Network(nn.Module):
 def norms(tail: nn.Module) -> dict[str, _BatchNorm]:
     """Return the BatchNorms by name."""
     return {name: module for name, module in tail.named_modules() if isinstance(module, _BatchNorm)}
+
+
+def _decays(name: str, value: Tensor, plan: Plan) -> bool:
+    meant = plan.decay_below_head or name.startswith("head.")
+    return meant and value.squeeze().ndim > 1 and not name.endswith(".bias")
 
 
 def _closed(tail: nn.Module, opened: Set[str], *, all_open: bool) -> list[nn.Module]:

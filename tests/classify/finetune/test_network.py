@@ -357,6 +357,15 @@ def test_rates_fall_from_the_head_down_and_plain_parameters_do_not_decay():
     }
 
 
+def test_the_head_alone_decays_where_the_plan_says_so():
+    net = network(bn="affine")
+    plan = replace(PLAN, decay_below_head=False)
+    decays = {
+        id(value): group["weight_decay"] for group in net.groups(Setting(0.1, 0.02), plan) for value in group["params"]
+    }
+    assert {name for name, value in net.named_parameters() if decays.get(id(value))} == {"head.weight"}
+
+
 def test_scales_of_channels_do_not_decay():
     parts = tiny_parts()
     tail = parts.tail.module
