@@ -12,7 +12,7 @@ from extract.spec import Recipe
 EXACT = 1e-4
 """How far scores may be apart, as a share of their spread, where rows were computed and kept in fp32."""
 PRECISIONS = {"fp32": EXACT, "fp16": 1e-2, "bf16": 5e-2}
-STORES = {"float32": EXACT, "float16": 5e-3}
+STORES = {"float32": EXACT, "float16": 2e-2}
 TF32 = 1e-2
 
 
@@ -47,9 +47,11 @@ def _absent_low(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np
 def tolerance(recipe: Recipe) -> float:
     """Say how far a network's scores may be from those of the cached rows, as a share of the spread of the scores.
 
-    1e-4 where the rows were computed and are kept in fp32, 5e-3 where they, or the maps below, are kept as float16, and
+    1e-4 where the rows were computed and are kept in fp32, 2e-2 where they, or the maps below, are kept as float16, and
     more where less was computed in. Of ResNet-50 and MobileNetV2 on photographs (two classes, any penalty), rows or
-    maps kept as float16 moved scores by 5e-5 of their spread, and bf16 by 1.4e-2.
+    maps kept as float16 moved scores by 5e-5 of their spread, and bf16 by 1.4e-2; of SqueezeNet on digits, whose
+    features are nearly collinear and whose heads are weakly regularised, maps as float16 by 6.3e-3. What the proof is
+    there for, other images, layers or weights, moves them by tenths and more.
     """
     return max(PRECISIONS[recipe.precision], STORES[recipe.store], TF32 if recipe.tf32 else 0.0)
 

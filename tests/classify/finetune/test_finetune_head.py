@@ -182,6 +182,6 @@ def test_rows_kept_as_float16_need_their_tolerance_and_it_suffices():
 def test_the_tolerance_is_that_of_the_coarsest_rounding():
     recipe = replace(tiny_recipe(["penultimate"]), precision="fp32", store="float32")
     assert tolerance(recipe) == EXACT == 1e-4
-    assert tolerance(replace(recipe, store="float16")) == 5e-3
+    assert tolerance(replace(recipe, store="float16")) == 2e-2
     assert tolerance(replace(recipe, tf32=True)) == 1e-2
     assert tolerance(replace(recipe, precision="bf16", store="float16")) == 5e-2

@@ -144,7 +144,7 @@ def test_training_begins_at_the_answers_of_the_probe(strategy, root):
         rows = bench.inputs.features.read("penultimate", bench.inputs.data.train.rows[split.val])
         expected = SCORERS["linear"](arrays, rows.astype(np.float64))
         found = bench.scores(network, split.val)
-        allowed = 5e-3 if strategy == "tail" else 1e-4  # maps are kept in float16
+        allowed = 2e-2 if strategy == "tail" else 1e-4  # maps are kept in float16
         assert np.abs(found - expected).max() < allowed * np.ptp(expected)
 
 
