@@ -429,8 +429,10 @@ def test_wrong_usage_exits_with_2():
     run("fit", "x", "--out", __file__, code=2)
     for option in ("--cv 1", "--few-shot 0", "--draws 4", "--class-weight heavy", "--duplicates maybe"):
         run("fit", "x", *option.split(), code=2)
-    for option in ("--device tpu", "--strategy full", "--jobs 0", "--seed -1", "--alpha half"):
+    for option in ("--device tpu", "--strategy best", "--jobs 0", "--seed -1", "--alpha half"):
         run("fit", "x", *option.split(), code=2)
+    for option in ("--budget 0", "--budget soon", "--min-gain 1", "--models"):
+        run("advise", "x", *option.split(), code=2)
 
 
 def test_layers_are_listed_with_their_cost():
