@@ -54,10 +54,12 @@ def search(try_: Try, plan: Plan, watch: Watch) -> Searched:
 def brackets(plan: Plan) -> list[tuple[int, int]]:
     """Say up to which steps how many settings are trained: the first all of them, the last to the end.
 
-    Settings are not compared while the rate still rises. One that is left alone goes to the end at once.
+    They are compared at a look, the first from the ninth or the third on, and not while the rate still rises. One that
+    is left alone goes to the end at once.
     """
-    parts = sorted({math.ceil(plan.steps / ETA**at) for at in range(RUNGS)})
-    stops = [stop for stop in parts if plan.warmup_steps < stop < plan.steps] + [plan.steps]
+    every = plan.evaluate_every
+    looks = {-(-plan.steps // (ETA**at * every)) * every for at in range(1, RUNGS)}
+    stops = [stop for stop in sorted(looks) if plan.warmup_steps < stop < plan.steps] + [plan.steps]
     found = []
     for at, stop in enumerate(stops):
         keep = math.ceil(len(plan.settings) / ETA**at)

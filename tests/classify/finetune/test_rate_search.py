@@ -12,24 +12,30 @@ from extract.progress import Silent
 
 
 def plan_of(*rates, decays=(0.0,), steps=90, **fields):
-    return Plan("auto", steps, 32, tuple(Setting(rate, decay) for rate in rates for decay in decays), **fields)
+    settings = tuple(Setting(rate, decay) for rate in rates for decay in decays)
+    return Plan("auto", steps, 32, settings, **{"evaluate_every": 1, **fields})
 
 
 @dataclass
 class Trainings:
-    """Stands in for trainings: the loss by rate (and step), or None where it diverges at once."""
+    """Stands in for trainings: the loss by rate (and step), or None where it diverges at once.
+
+    As those do, they stop at a look, the first from the step on that was asked for.
+    """
 
     losses: dict
     calls: list = field(default_factory=list)
     reached: dict = field(default_factory=dict)
     steps: int = 90
     patience: int = 10**9
+    evaluate_every: int = 1
 
     def __call__(self, setting, stop_at):
         self.calls.append((setting.rate, stop_at))
         loss = self.losses[setting.rate]
         loss = loss(stop_at) if callable(loss) else loss
-        step = min(stop_at, self.patience)
+        look = -(-stop_at // self.evaluate_every) * self.evaluate_every
+        step = min(look, self.steps, self.patience)
         self.reached[setting] = max(step, self.reached.get(setting, 0))
         val = {"loss": float("inf") if loss is None else loss, "accuracy": 0.5}
         return Outcome({}, step, step, val, [], 1.0, step == self.steps or step < stop_at or loss is None, loss is None)
@@ -56,6 +62,12 @@ def test_nothing_is_compared_while_the_rate_still_rises():
     assert brackets(plan_of(1, 2, warmup_steps=10)) == [(30, 2), (90, 1)]
     assert brackets(plan_of(1, 2, warmup_steps=9)) == [(10, 2), (90, 1)]
     assert brackets(plan_of(1, 2, 3, 4, steps=1)) == [(1, 4)]
+
+
+def test_settings_are_compared_at_looks():
+    assert brackets(plan_of(*range(1, 10), evaluate_every=9)) == [(18, 9), (36, 3), (90, 1)]
+    assert brackets(plan_of(1, 2, evaluate_every=50)) == [(50, 2), (90, 1)]
+    assert brackets(plan_of(1, 2, evaluate_every=90)) == [(90, 2)]
 
 
 def test_the_best_rate_goes_on_to_the_end():
@@ -140,11 +152,12 @@ def test_what_has_ended_is_not_trained_again():
 
 
 @settings(deadline=None)
-@given(st.integers(1, 25), st.integers(1, 500), st.integers(0, 60), st.data())
-def test_a_search_takes_the_steps_that_were_counted(n_rates, steps, warmup, data):
-    plan = plan_of(*range(1, n_rates + 1), steps=steps, warmup_steps=min(warmup, steps - 1))
+@given(st.integers(1, 25), st.integers(1, 500), st.integers(0, 60), st.integers(1, 60), st.data())
+def test_a_search_takes_the_steps_that_were_counted(n_rates, steps, warmup, every, data):
+    plan = plan_of(*range(1, n_rates + 1), steps=steps, warmup_steps=min(warmup, steps - 1), evaluate_every=every)
     order = data.draw(st.permutations(range(1, n_rates + 1)))
-    trainings = Trainings({rate: order.index(rate) for rate in order} | {1 / 3: 99, 3 * n_rates: 99}, steps=steps)
+    losses = {rate: order.index(rate) for rate in order} | {1 / 3: 99, 3 * n_rates: 99}
+    trainings = Trainings(losses, steps=steps, evaluate_every=every)
     search(trainings, plan, Silent())
     taken = sum(trainings.reached.values())
     at_edge = n_rates > 1 and order[0] in (1, n_rates) and len(brackets(plan)) > 1
