@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from classify.tuning import AUGMENTS, AUTO, BN_MODES, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
+from classify.tuning import AUGMENTS, AUTO, BN_MODES, COMPILERS, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
 from extract.spec import MAX_VIEWS, available_cores
 
 PREFIX = "tune_"
@@ -18,7 +18,6 @@ POSITIVE = click.FloatRange(0, min_open=True)
 SHARE = click.FloatRange(0, 1)
 DECAY = click.FloatRange(0, 1, min_open=True)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-COMPILED = ("none", "inductor")
 
 
 class Tuning(click.Option):
@@ -80,7 +79,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "recipe",
         {**_choice(RECIPES), "help": "auto goes by the images a class; bit: BiT-HyperRule; kornblith: its grid."},
     ),
-    ("optimizer", {**_choice(OPTIMIZERS), "help": "auto is the recipe's, as below."}),
+    ("optimizer", {**_choice(OPTIMIZERS), "help": "auto is sgd, which the recipes are for."}),
     ("rate", {"type": POSITIVE, "multiple": True, "help": "Learning rate to try, repeatable."}),
     ("weight-decay", {"type": click.FloatRange(0), "help": "Weight decay."}),
     ("steps", {"type": click.IntRange(1), "help": "Steps of a training."}),
@@ -98,7 +97,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("budget", {"type": Duration(), "help": "Time for all trainings: 90s, 10m, 2h."}),
     ("checkpoint-every", {"type": Duration(), "default": "60s", "help": "How much a kill may cost."}),
     ("precision", {**_choice(PRECISIONS), "help": "auto is fp32 on a CPU, bf16 on a GPU that has it."}),
-    ("compile", {"type": click.Choice(COMPILED), "default": "none", "help": "What compiles the trained part."}),
+    ("compile", {"type": click.Choice(COMPILERS), "default": "none", "help": "What compiles the trained part."}),
     ("tensorboard", {"type": FOLDER, "help": "Write event files into this folder."}),
 )
 """What `--NAME` takes; the field of `TuneSpec` is the name, or what FIELDS says."""
@@ -150,7 +149,11 @@ SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "data": (("--data",), {"help": "Where the images are, to look at or to train on.  [default: where they were]"}),
     "seed": (
         ("--seed",),
-        {"type": click.IntRange(0, 2**32 - 1), "default": 0, "help": "Seed of folds, hold-out and bootstrap."},
+        {
+            "type": click.IntRange(0, 2**32 - 1),
+            "default": 0,
+            "help": "Seed of folds, hold-out, bootstrap and trainings.",
+        },
     ),
     "device": (
         ("--device",),

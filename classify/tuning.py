@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.errors import OptionError, unknown
-from extract.spec import COMPILERS, MAX_VIEWS
+from extract.spec import MAX_VIEWS
 
 AUTO = "auto"
 LINEAR = "linear"
@@ -18,6 +18,7 @@ RECIPES = ("bit", "kornblith")
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTS = ("none", "crop", "flip", "crop+flip")
 PRECISIONS = ("fp32", "bf16")
+COMPILERS = ("none", "inductor")
 PRETRAINED = ("tail", "lp-ft", "full")
 
 

@@ -13,6 +13,7 @@ from extract.errors import OptionError
         ({"augment": "crops"}, "nearest: 'crop'"),
         ({"precision": "fp16"}, "no precision 'fp16'"),
         ({"compile": "tvm"}, "no compile 'tvm'"),
+        ({"compile": "openvino"}, "no compile 'openvino'"),
         ({"steps": 0}, "steps=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seeds": 0}, "seeds=0"),
