@@ -60,9 +60,14 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more can come of it: no step is left, or it has not got better for long enough."""
-        missed = sum(row["step"] > self.best["step"] for row in self.history)
-        return self.step == self.job.plan.steps or missed >= self.job.plan.patience
+        """Whether nothing more can come of it: no step is left, or it has not got better for long enough.
+
+        Looks do not count while blocks are closed that are to train yet.
+        """
+        plan, n_blocks = self.job.plan, len(self.network.blocks)
+        looks = [row["step"] for row in self.history if unfrozen_at(row["step"], plan, n_blocks) is None]
+        missed = sum(step > self.best["step"] for step in looks)
+        return self.step == plan.steps or missed >= plan.patience
 
     @property
     def seconds(self) -> float:

@@ -233,6 +233,11 @@ def test_it_ends_after_looks_without_a_lower_loss(examples, tmp_path):
     assert run(examples, tmp_path, rate=1e-30, evaluate_every=2, patience=3).step == 6
 
 
+def test_it_does_not_end_before_all_blocks_have_had_their_turn(examples, tmp_path):
+    done = run(examples, tmp_path, rate=1e-30, evaluate_every=1, patience=3, gradual=True)
+    assert (done.step, done.best_step, done.finished) == (8, 0, True)  # the last block opens in step 6
+
+
 def test_averaged_weights_are_what_is_looked_at_and_kept(examples, tmp_path):
     plain, averaged = (run(examples, tmp_path / str(ema), ema=ema, **LEARNS) for ema in (0.0, 0.75))
     assert [row["loss"] for row in plain.history] == [row["loss"] for row in averaged.history]
