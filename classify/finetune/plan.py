@@ -96,7 +96,8 @@ def _clashes(strategy: str, tune: TuneSpec) -> Iterator[tuple[bool, str, str]]:
     yield mixes and strategy in ("full", "scratch"), why, "Leave --wise out, or take --strategy lp-ft or tail"
     yield published and tune.optimizer == "adamw", f"the recipe {tune.recipe} is one for SGD", "Leave --optimizer out"
     yield scratch and tune.recipe == "bit", "BiT-HyperRule is for pretrained weights", "Take --recipe auto or kornblith"
-    yield tune.bn == "train" and tune.batch_size == 1, "one image has no statistics", "Take --batch-size 2 or more"
+    learns = tune.bn == "train" or (tune.bn == AUTO and (scratch or tune.recipe == "kornblith"))
+    yield learns and tune.batch_size == 1, "one image has no statistics", "Take --batch-size 2 or more"
 
 
 def make_plan(
