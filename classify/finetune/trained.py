@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from classify.calibrate import nll
 from classify.finetune.averaging import interpolate, recalibrate
 from classify.finetune.begin import begin
 from classify.finetune.bench import Bench, Split, lent
-from classify.finetune.job import Outcome
+from classify.finetune.gradients import Targets, class_weights, losses
+from classify.finetune.job import Job, Outcome
 from classify.finetune.network import MOVING, Network
 from classify.finetune.plan import Setting
 from classify.finetune.search import search
@@ -52,7 +53,7 @@ def train_one(bench: Bench, name: str, split: Split, seed: int, setting: Setting
         setting, outcome, trials, notes = _searched(bench, name, network, split, seed)
     else:
         outcome = bench.run(network, bench.job(name, split, seed, setting))
-    state, share, val = _mixed(bench, network, start, outcome, split)
+    state, share, val = _mixed(bench, network, start, outcome, bench.job(name, split, seed, setting))
     network.load(state)
     if network.frozen_digest() != frozen:
         raise FitError("what was to stay frozen has changed", where=name, remedy="Report this bug")
@@ -72,7 +73,7 @@ def _searched(
 
 
 def _mixed(
-    bench: Bench, network: Network, start: State, outcome: Outcome, split: Split
+    bench: Bench, network: Network, start: State, outcome: Outcome, job: Job
 ) -> tuple[State, float | None, dict[str, float]]:
     """Mix the weights of the start and the end, as asked: -> the weights, the share of the end, what they are worth."""
     wise = bench.spec.tune.wise
@@ -84,11 +85,14 @@ def _mixed(
         network.load(interpolate(start, outcome.state, share))
         if bench.plan.bn == MOVING:
             with lent(network, bench.device):
-                recalibrate(network, bench.plain(split.train))
-        found.append((network.state(), share, _worth(bench, network, split)))
+                recalibrate(network, bench.plain(job.train))
+        found.append((network.state(), share, _worth(bench, network, job)))
     return min(found, key=lambda each: each[2]["loss"])
 
 
-def _worth(bench: Bench, network: Network, split: Split) -> dict[str, float]:
-    scores, y = bench.scores(network, split.val), bench.inputs.data.train.y[split.val]
-    return {"loss": nll(scores, y), "accuracy": float(np.mean(scores.argmax(axis=1) == y))}
+def _worth(bench: Bench, network: Network, job: Job) -> dict[str, float]:
+    """Return what looks at the validation part do: its mean log-loss, classes weighed as in training, and accuracy."""
+    scores, y = bench.scores(network, job.val), job.y[job.val]
+    weights, codes = class_weights(job).double(), torch.from_numpy(y)
+    loss = losses(torch.from_numpy(scores), Targets(codes, codes), weights).sum() / weights[codes].sum()
+    return {"loss": loss.item(), "accuracy": float(np.mean(scores.argmax(axis=1) == y))}

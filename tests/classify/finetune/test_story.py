@@ -3,6 +3,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny_story import CLASSES, PER_CLASS, extract_photos, tune, write_photos
 
 import pipeline
 from classify.bundle import read_bundle
+from classify.calibrate import softmax
 from classify.finetune import ground as grounds
 from classify.finetune import story
 from classify.finetune.begin import begin, fit_head
@@ -178,6 +180,17 @@ def test_a_network_that_would_answer_otherwise_than_it_was_trained_to_is_not_dep
         )
         with pytest.raises(FitError, match="answers otherwise than the trained one"):
             deploy(bench, ground.source, trained, tuned, tmp_path)
+
+
+def test_a_mixture_is_worth_what_a_look_at_the_same_weights_says_where_classes_are_weighed(root):
+    for bench, ground in with_bench(root, "lp-ft", wise=1.0):
+        y, at = bench.inputs.data.train.y, ground.last.train
+        uneven = replace(ground.last, train=np.concatenate([at[y[at] == 0][:2], at[y[at] > 0]]))
+        weighed = replace(bench, plan=replace(bench.plan, class_weight="balanced"))
+        found = train_one(weighed, "tiny", uneven, 0, bench.plan.settings[0])
+        assert found.val == pytest.approx(found.outcome.val, rel=1e-4)
+        plain = -np.log(softmax(bench.scores(found.network, uneven.val)))[np.arange(len(uneven.val)), y[uneven.val]]
+        assert found.val["loss"] != pytest.approx(plain.mean(), rel=1e-3)
 
 
 def test_the_pace_is_measured_once(root, monkeypatch):
