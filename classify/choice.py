@@ -113,16 +113,20 @@ def selection(task: Task, best: Trial, scanned: Sequence[Trial], refined: Sequen
     """Say what the winner scored, what remains of it where other rows chose, and how the other candidates compare.
 
     Bootstrap bias-corrected cross-validation makes the whole choice anew in each draw; what the rows it left out say of
-    that is the corrected score, and no more than the naive one.
+    that is the corrected score. It is no more than the naive one, nor is its lower end: draws of few rows, or of rows
+    that are nearly all right, tell too little of the spread.
     """
     pool, naive = Pool.of(scanned, refined), best.metrics[task.metric]
     left = bbc(pool.predicted, task.y, task.resamples, task.metric, pool.choose)
     step = min(0.0, naive["value"] - left["value"])
+    corrected = {name: max(0.0, value + step) for name, value in left.items()}
+    corrected["low"] = min(corrected["low"], corrected["value"], naive["low"])
+    corrected["high"] = max(corrected["high"], corrected["value"])
     return {
         "metric": task.metric,
         "n_configurations": len(pool.predicted),
         "naive": naive,
-        "corrected": {name: max(0.0, value + step) for name, value in left.items()},
+        "corrected": corrected,
         "rule": rule,
         "beside": beside(task, best, refined),
     }

@@ -6,6 +6,7 @@ from tiny_features import blobs
 from tiny_task import tiny_task
 
 from classify.choice import Pool, beside, by_fold, choose, selection, shortlist
+from classify.evaluate import wilson
 from classify.heads import HEADS
 from classify.probe import loo
 from classify.probe.memo import Kept, memo
@@ -78,13 +79,23 @@ def test_the_correction_is_what_choosing_adds_and_not_what_more_training_rows_do
     assert found["corrected"]["low"] < 0.9 < found["corrected"]["high"]
 
 
+def test_the_corrected_interval_holds_the_score_however_few_draws_err():
+    y = np.arange(24) % 2
+    task = tiny_task(y, {"tap": blobs(y, 2)})
+    best = trial(0, 8, "std", 1.0, y)
+    found = selection(task, best, [best], [best], "")
+    assert found["corrected"] == {"value": 1.0, "low": found["naive"]["low"], "high": 1.0}
+    assert found["naive"]["low"] < 0.9
+
+
 def trial(depth, dims, transform, accuracy, y, strength=0.0, seed=0):
     rng = np.random.default_rng(seed)
     predicted = y.copy()
     wrong = rng.permutation(len(y))[: round((1 - accuracy) * len(y))]
     predicted[wrong] = 1 - predicted[wrong]
     at = Candidate((f"tap{depth}",), transform, dims, depth)
-    metrics = {"accuracy": {"value": float((predicted == y).mean())}}
+    value = float((predicted == y).mean())
+    metrics = {"accuracy": dict(zip(("value", "low", "high"), (value, *wilson(value * len(y), len(y))), strict=True))}
     return Trial(at, "logistic", {"C": -strength}, predicted, metrics, 0.0, strength=strength)
 
 
