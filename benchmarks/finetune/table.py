@@ -67,7 +67,7 @@ def strategies(quick: bool) -> Figures:
     if not (data / "weights" / WEIGHTS).is_file():
         raise Skipped(f"no weights/{WEIGHTS} in {data.name}")
     work = Path(os.environ.get("OFFSHELF_WORK") or "cache/benchmark-finetune")
-    cells = [(images, size) for images in SETS for size in images.sizes[: 1 if quick else None]]
+    cells = sorted(((images, size) for images in SETS for size in images.sizes), key=lambda cell: cell[1])
     rows = [row(images, size, data, work) for images, size in cells[: 1 if quick else None]]
     note = (
         f"{NETWORK} with ImageNet weights; images of 64 pixels (hymenoptera 96); {STEPS['full']} steps for each, "
