@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from classify.bundle import Bundle
 from classify.finetune.bench import Bench
-from classify.finetune.head import STORES, tolerance
+from classify.finetune.head import tolerance
 from classify.finetune.images import Source
 from classify.finetune.trained import Trained
 from classify.judged import Judged
@@ -43,11 +43,13 @@ class Deployed:
     test: np.ndarray
 
 
-def deploy(bench: Bench, source: Source, trained: Trained, tuned: Judged, folder: Path) -> Deployed:
+def deploy(
+    bench: Bench, source: Source, trained: Trained, answers: np.ndarray, tuned: Judged, folder: Path
+) -> Deployed:
     """Make a bundle of a trained network, its weights written into `folder`, and let it answer for the test part.
 
-    The images are read anew, by what `predict` reads them with. Raises FitError where the answers are not those of the
-    network that was trained.
+    The images are read anew, by what `predict` reads them with. Raises FitError where its scores are not `answers`
+    (n, C), those of the network that was trained.
     """
     state, path = whole_state(trained.network.parts), folder / "weights.safetensors"
     save_file(state, path)
@@ -57,7 +59,7 @@ def deploy(bench: Bench, source: Source, trained: Trained, tuned: Judged, folder
     recipe = tuned_recipe(bench.inputs.features.recipe, state, tap=bench.tap)
     extractor = rebuild_extractor(recipe, path, (bench.tap,), device=spec.device)
     test = linear.scores(_rows(bench, extractor, source, data.test.rows))
-    _check_same(bench, trained, test)
+    _check_same(bench, trained.name, test, answers)
     drawn = draw_reference(len(data.train), width, spec.seed)
     X = _rows(bench, extractor, source, data.train.rows[drawn])
     groups = None if data.train.groups is None else data.train.groups[drawn]
@@ -85,15 +87,13 @@ def params_of(trained: Trained) -> dict[str, float | int]:
     return {"rate": setting.rate, "weight_decay": setting.weight_decay, "steps": trained.outcome.best_step}
 
 
-def _check_same(bench: Bench, trained: Trained, scores: np.ndarray) -> None:
+def _check_same(bench: Bench, name: str, scores: np.ndarray, expected: np.ndarray) -> None:
     """Raise FitError where the deployed scores (n, C) of the test part are not those of the trained network."""
-    n_train, recipe = len(bench.inputs.data.train), bench.inputs.features.recipe
-    expected = bench.scores(trained.network, n_train + np.arange(len(scores)))
     apart = float(np.abs(scores - expected).max()) / (float(np.ptp(expected)) or 1.0)
-    allowed = ROOM * max(tolerance(recipe), STORES["float16"] if bench.examples.cached else 0.0)
+    allowed = ROOM * tolerance(bench.inputs.features.recipe, cached=bench.examples.cached)
     if not apart <= allowed:
         said = f"the deployed network answers otherwise than the trained one, by {apart:.1e} of the spread of scores"
-        raise FitError(said, where=trained.name, remedy="Report this bug")
+        raise FitError(said, where=name, remedy="Report this bug")
 
 
 def _rows(bench: Bench, extractor: Extractor, source: Source, rows: np.ndarray) -> np.ndarray:

@@ -130,7 +130,12 @@ def told(bench: Bench, course: Course, metric: str) -> dict[str, Any]:
         "trainings": [_row(each, deployed=each is last) for each in (*course.folds, *course.finals)],
         "history": last.outcome.history,
         "seeds": {"metric": metric, "values": values, "mean": float(np.mean(values)), "sd": spread},
-        "frozen": {"parameters": n_kept, "trained": n_trained, "before": last.frozen, "after": last.frozen},
+        "frozen": {
+            "parameters": n_kept,
+            "trained": n_trained,
+            "before": last.frozen,
+            "after": last.network.frozen_digest(),
+        },
         **bench.facts,
     }
 

@@ -40,7 +40,7 @@ def write_tuned(bench: Bench, ground: Ground, probe: Probe, goal: Goal) -> dict[
     course = train_all(bench, ground)
     tuned = judge_tuned(bench, probe, course)
     with tempfile.TemporaryDirectory() as scratch:
-        made = deploy(bench, ground.source, course.finals[0], tuned, Path(scratch))
+        made = deploy(bench, ground.source, course.finals[0], course.test[0], tuned, Path(scratch))
         evidence = gather_tuned(bench, probe, course, tuned, made)
         goal.tell(evidence.metrics)
         check_replaceable(goal.folder)

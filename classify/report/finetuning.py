@@ -154,7 +154,7 @@ def _tried(found: Metrics) -> str:
         return ""
     head = ("rate", "weight decay", "steps", "validation loss", "validation accuracy", "seconds")
     caption = "by successive halving: those that were worse were stopped early"
-    return folded(f"{plural(len(rows), 'learning rate')} tried", table(head, rows, caption))
+    return folded(f"{plural(len(rows), 'setting')} tried", table(head, rows, caption))
 
 
 def _trainings(found: Metrics) -> str:

@@ -23,7 +23,7 @@ from classify.finetune import story
 from classify.finetune.begin import begin, fit_head
 from classify.finetune.bench import Bench
 from classify.finetune.deploy import deploy
-from classify.finetune.evidence import Course, Held
+from classify.finetune.evidence import Course, Held, told
 from classify.finetune.job import Outcome
 from classify.finetune.pace import measure_pace
 from classify.finetune.trained import Trained, train_one
@@ -172,14 +172,29 @@ def test_a_network_that_would_answer_otherwise_than_it_was_trained_to_is_not_dep
         held = Held(ground.last.val, bench.scores(network, ground.last.val), "validation part")
         probe = fit_probe(bench.spec, bench.inputs, Silent())
         tuned = story.judge_tuned(bench, probe, Course([], [trained], [], held))
-        made = deploy(bench, ground.source, trained, tuned, tmp_path)
+        n_train, n_test = len(bench.inputs.data.train), len(bench.inputs.data.test)
+        answers = bench.scores(network, n_train + np.arange(n_test))
+        made = deploy(bench, ground.source, trained, answers, tuned, tmp_path)
         np.testing.assert_allclose(made.expected, made.bundle.scores({"penultimate": made.rows}))
         monkeypatch.setattr(
             "classify.finetune.deploy.whole_state",
             lambda parts: {name: value * 1.01 for name, value in whole_state(parts).items()},
         )
         with pytest.raises(FitError, match="answers otherwise than the trained one"):
-            deploy(bench, ground.source, trained, tuned, tmp_path)
+            deploy(bench, ground.source, trained, answers, tuned, tmp_path)
+
+
+def test_what_is_said_to_have_stayed_is_looked_at_once_more(root):
+    for bench, ground in with_bench(root, "tail"):
+        network: Any = begin(bench, ground.last.train, 0)
+        outcome = Outcome(network.state(), 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
+        frozen = network.frozen_digest()
+        setting = bench.plan.settings[0]
+        trained = Trained("tiny", ground.last, 0, setting, outcome, network, None, outcome.val, [], [], frozen)
+        course = Course([], [trained], [np.zeros((12, 3))], Held(ground.last.val, np.zeros((12, 3)), "out of fold"))
+        assert told(bench, course, "accuracy")["frozen"]["after"] == frozen
+        next(network.trunk.buffers()).add_(1)
+        assert told(bench, course, "accuracy")["frozen"]["after"] != frozen
 
 
 def test_a_mixture_is_worth_what_a_look_at_the_same_weights_says_where_classes_are_weighed(root):

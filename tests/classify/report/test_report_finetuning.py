@@ -75,7 +75,7 @@ def test_the_part_shows_course_rates_seeds_and_what_stayed_frozen():
     for words in (
         "The weights of step 200 were kept",
         "everything above layer2 was trained",
-        "3 learning rates tried",
+        "3 settings tried",
         "diverged",
         "87.0 %, 89.0 %, on average 88.0 % with a standard deviation of 1.4 %",
         "683,072 were not",
