@@ -7,7 +7,7 @@ import numpy as np
 from classify.choice import choose
 from classify.finetune.averaging import recalibrate
 from classify.finetune.bench import MOST_AT_ONCE, Bench, lent
-from classify.finetune.head import STORES, fold, prove_head, tolerance
+from classify.finetune.head import fold, prove_head, tolerance
 from classify.finetune.network import Network
 from classify.folds import Part
 from classify.inputs import make_task
@@ -66,6 +66,6 @@ def _prove(bench: Bench, network: Network, arrays: Arrays, at: np.ndarray) -> No
     [x] = bench.plain(shown)
     rows = features.read(bench.tap, bench.inputs.data.train.rows[shown])
     expected = SCORERS["linear"](arrays, rows.astype(np.float64))
-    allowed = max(tolerance(recipe), STORES["float16"] if bench.examples.cached else 0.0)
+    allowed = tolerance(recipe, cached=bench.examples.cached)
     with lent(network, bench.device), full_fp32():
         prove_head(network, x, rows, expected, allowed=allowed)
