@@ -108,10 +108,21 @@ def _course(found: Metrics) -> str:
     words = (
         f"<p>{sentence(_what(found))}</p><p>Dots are looks at the {number(last.get('n_val'))} images of the validation "
         f"part, which is part of the training images and not of the test; the dashed line is the loss of the batches "
-        f"that were trained on. The weights of step {number(last.get('best_step'))} were kept, the lowest dot.</p>"
+        f"that were trained on. {_kept(found, last)}</p>"
     )
     chart = descent_plot(looks, int(last.get("best_step") or 0), "loss over the steps of the last training")
     return beside(chart, words + _seeds(found))
+
+
+def _kept(found: Metrics, last: Metrics) -> str:
+    """Say which weights the network ended up with."""
+    step, share = number(last.get("best_step")), last.get("share_of_end")
+    weights = f"The weights of step {step}" + (", averaged over the steps before," if dig(found, "plan", "ema") else "")
+    if share is None:
+        return f"{weights} were kept, the lowest dot."
+    return (
+        f"{weights} are the lowest dot, and kept is a mixture: {percent(share)} of them, the rest those of the start."
+    )
 
 
 def _last(found: Metrics) -> Metrics | None:

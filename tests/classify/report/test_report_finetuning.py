@@ -86,6 +86,14 @@ def test_the_part_shows_course_rates_seeds_and_what_stayed_frozen():
         assert words in text
 
 
+def test_averages_and_mixtures_are_called_so():
+    tuned = sample.tuned_metrics()
+    tuned["finetune"]["plan"]["ema"] = 0.75
+    assert "The weights of step 200, averaged over the steps before, were kept, the lowest dot." in text_of(tuned)
+    tuned["finetune"]["trainings"][1]["share_of_end"] = 0.25
+    assert "and kept is a mixture: 25.0 % of them, the rest those of the start." in text_of(tuned)
+
+
 def test_digests_that_differ_are_not_called_the_same():
     tuned = sample.tuned_metrics()
     tuned["finetune"]["frozen"]["after"] = "0" * 64
