@@ -52,6 +52,8 @@ def _echo_training(metrics: dict[str, Any], name: str) -> None:
     above = f" above {found['kept_until']}" if found["kept_until"] else ""
     settings = ", ".join(f"{key}={short(value)}" for key, value in metrics["params"].items())
     click.echo(f"Trained: {found['strategy']}, the network{above} ({settings}).")
+    if metrics["params"].get("steps") == 0:
+        click.echo("No step of it lowered the validation loss: the weights are those that it began with.")
     click.echo(f"Test {name} of the trained network: {percent(metrics['test'][metric]).strip()}.")
     for side, images in (("out_of_fold", "held out of training"), ("test", "of the test")):
         if gain := metrics["gain"][side]:

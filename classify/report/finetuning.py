@@ -115,7 +115,9 @@ def _course(found: Metrics) -> str:
 
 
 def _kept(found: Metrics, last: Metrics) -> str:
-    """Say which weights the network ended up with."""
+    """Say which weights the network ended up with: those of step 0 are not trained, and no gain is of the training."""
+    if last.get("best_step") == 0:
+        return "<strong>No step lowered the loss</strong>: kept are the weights that it began with, the lowest dot."
     step, share = number(last.get("best_step")), last.get("share_of_end")
     weights = f"The weights of step {step}" + (", averaged over the steps before," if dig(found, "plan", "ema") else "")
     if share is None:

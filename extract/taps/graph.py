@@ -86,8 +86,9 @@ class GraphTrunk(Trunk):
         """Copy what lies between the start and the taps, with each pool right behind its node."""
         first, ends = self._nodes[start], [self._nodes[node] for node, _ in taps.values()]
         if first not in _needed(ends) or first in ends:
-            said = f"{start!r} does not come before {' and '.join(repr(node) for node, _ in taps.values())}"
-            raise TapError(said, remedy="Take a lower layer")
+            above = " and ".join(repr(node) for node, _ in taps.values())
+            said = f"nothing is between {start!r} and {above}, where the network ends"
+            raise TapError(said, remedy="Take a lower layer to keep it up to, or a --layer further up")
         if not self._parts_at(first, ends):
             said = f"the network cannot be parted at {start!r}: what comes before is needed behind it, too"
             raise TapError(said, remedy=f"Take {' or '.join(self._where_else(start, ends)) or 'another layer'}")

@@ -40,19 +40,24 @@ def test_a_fit_is_told_in_a_few_lines(capsys):
     ]
 
 
-def test_a_trained_network_is_told_beside_its_probe(capsys):
+def tuned(**params):
+    """What echo_fit needs of a run that trained the network."""
     probe = {name: fitted()[name] for name in ("layers", "transform", "head", "params", "selection", "test")}
     gain = {"accuracy": {"value": 0.031, "low": -0.01, "high": 0.07}, "n": 20}
-    tuned = {
+    changes = {
         "probe": probe,
         "layers": ["penultimate"],
         "head": "linear",
-        "params": {"rate": 0.001, "weight_decay": 0.0, "steps": 400},
+        "params": {"rate": 0.001, "weight_decay": 0.0, "steps": 400} | params,
         "test": {"accuracy": measure(0.881)},
         "gain": {"out_of_fold": None, "test": gain},
         "finetune": {"strategy": "tail", "kept_until": "layer3"},
     }
-    echo_fit(fitted(**tuned))
+    return fitted(**changes)
+
+
+def test_a_trained_network_is_told_beside_its_probe(capsys):
+    echo_fit(tuned())
     said = capsys.readouterr().out
     assert "<- chosen" in next(line for line in said.splitlines() if line.startswith("layer4"))
     assert said.partition("\n\n")[2].splitlines()[2:] == [
@@ -62,6 +67,13 @@ def test_a_trained_network_is_told_beside_its_probe(capsys):
         "Gain over the probe: +3.1 points  [-1.0, +7.0] on 20 images of the test.",
         "Report: runs/photos/report.html",
     ]
+
+
+def test_a_training_that_nothing_was_kept_of_is_told_as_that(capsys):
+    said = "No step of it lowered the validation loss: the weights are those that it began with."
+    for steps, expected in ((0, True), (20, False)):
+        echo_fit(tuned(steps=steps))
+        assert (said in capsys.readouterr().out.splitlines()) is expected
 
 
 def test_the_metric_that_leads_is_the_one_that_is_told(capsys):

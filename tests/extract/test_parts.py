@@ -265,7 +265,7 @@ def test_where_a_network_cannot_be_parted_it_is_said():
         "penultimate": "no layer 'penultimate'",
         "layer5": r"no layer 'layer5' \(nearest: 'layer\d'\)",
         "layer3": "nothing above 'layer3' has weights to train. Take a lower layer",
-        "flatten": "'flatten' does not come before 'flatten'. Take a lower layer",
+        "flatten": "nothing is between 'flatten' and 'flatten', where the network ends. Take a lower layer",
         "layer3.0.bn1": r"cannot be parted at 'layer3.0.bn1'.*Take layer2 or layer3.0",
     }.items():
         with pytest.raises(TapError, match=said):

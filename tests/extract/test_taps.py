@@ -280,8 +280,8 @@ def test_where_a_network_cannot_be_parted_the_nearest_modules_are_named():
     for start, said in {
         "middle": "cannot be parted at 'middle': what comes before is needed behind it, too. Take stem",
         "tied_1": "cannot be parted at 'tied_1'",
-        "end": "'end' does not come before 'end'. Take a lower layer",
-        "mean": "'mean' does not come before 'end'",
+        "end": "nothing is between 'end' and 'end', where the network ends. Take a lower layer to keep",
+        "mean": "nothing is between 'mean' and 'end'",
     }.items():
         with pytest.raises(TapError, match=said):
             between(Twice(), start)

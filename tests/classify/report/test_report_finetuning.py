@@ -94,6 +94,13 @@ def test_averages_and_mixtures_are_called_so():
     assert "and kept is a mixture: 25.0 % of them, the rest those of the start." in text_of(tuned)
 
 
+def test_weights_from_before_the_first_step_are_not_called_trained():
+    tuned = sample.tuned_metrics()
+    assert "No step lowered the loss" not in text_of(tuned)
+    next(row for row in tuned["finetune"]["trainings"] if row["deployed"])["best_step"] = 0
+    assert "No step lowered the loss: kept are the weights that it began with, the lowest dot." in text_of(tuned)
+
+
 def test_digests_that_differ_are_not_called_the_same():
     tuned = sample.tuned_metrics()
     tuned["finetune"]["frozen"]["after"] = "0" * 64
