@@ -165,6 +165,7 @@ def test_a_probe_opens_what_one_of_several_devices_has_and_counts_all(records, e
         ([4, 4, 6, 6, 8, 8], 2, 4 * 4 / 4),  # the first two, which came together, do not count
         ([4, 4, 6], 2, 3 * 4 / 6),  # too few to leave any out
         ([2], 2, 4 / 2),
+        ([4, 4, 4.5, 4.5], 2, 4 * 4 / 4.5),  # one round more, whose batches come together, is no measure
         ([3, 4, 5, 9, 10, 11], 1, 3 * 4 / 6),  # it takes too long: the rest is left
     ],
 )
