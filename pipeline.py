@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from classify.advise.terminal import echo_advice
 from classify.options import Duration, FitCommand, shared_options, split_tuning, tuning_options
@@ -201,6 +202,11 @@ workers_option = click.option(
 def loading_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what every command takes that shows images to a network."""
     return device_option(workers_option(batch_option(command)))
+
+
+def _given(option: str) -> bool:
+    """Say whether the user typed an option of this command."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _version() -> str:
@@ -428,6 +434,8 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
     from classify.heads import parse_params
     from classify.spec import FitSpec
 
+    if options["strategy"] != AUTO and _given("min_gain"):
+        raise OptionError("--min-gain is for a strategy that chooses", remedy="Take --strategy auto, or leave it out")
     options, tune = split_tuning(options)
     spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), tune=tune, **options)
     with _stoppable(click.get_current_context()), progress_bar() as bar:

@@ -22,6 +22,7 @@ DUPLICATES = ("auto", "always", "off")
 MAX_SEED = 2**32 - 1
 """The largest that scikit-learn takes."""
 FEWEST_DRAWS = 5
+FOLDS, ALPHA = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class FitSpec:
     few_shot: int | None = None
     draws: int = FEWEST_DRAWS
     metric: str = AUTO
-    cv: int = 5
+    cv: int = FOLDS
     group: str = AUTO
     duplicates: str = AUTO
     labels: Path | None = None
     multi_label: bool = False
     hold_out: float = 0.2
-    alpha: float = 0.1
+    alpha: float = ALPHA
     answer_accuracy: float | None = None
     data: str | None = None
     root: Path | None = None
@@ -109,6 +110,11 @@ class FitSpec:
         if self.published and (self.head != HEAD or self.class_weight or self.answer_accuracy):
             said = f"the protocol {self.published!r} brings its own head, without weights of classes or abstaining"
             raise OptionError(said, remedy="Leave --head, --class-weight and --answer-accuracy out")
+        if self.published and ((self.cv, self.alpha) != (FOLDS, ALPHA) or self.duplicates == "always"):
+            said = f"the protocol {self.published!r} has splits of its own, and neither prediction sets nor duplicates"
+            raise OptionError(said, remedy="Leave --cv, --alpha and --duplicates out")
+        if self.multi_label and self.alpha != ALPHA:
+            raise OptionError("there are no prediction sets of several labels", remedy="Leave --alpha out")
         self._check_strategy()
         if self.class_weight and not head.weighs:
             raise OptionError(f"{self.head} cannot weigh classes", remedy="Leave --class-weight out, or take logistic")

@@ -349,6 +349,7 @@ def test_views_and_a_trace_come_with_an_extraction(photos, tmp_path):
         (("extract", "{photos}", "-m", "builtin", "--device", "cpu", "--decoder", "gpu"), "no GPU decodes images"),
         (("extract", "{photos}", "-m", "builtin", "--profile", "no/trace.json"), "the trace cannot be written"),
         (("fit", "nothing"), "no features 'nothing'"),
+        (("fit", "nothing", "--min-gain", "0.02"), "--min-gain is for a strategy that chooses"),
         (("predict", "nothing", "{photos}"), "no run of that name or path"),
         (("layers", "resnet19"), "no model 'resnet19'"),
         (("cache", "info", "nothing"), "no features 'nothing'"),

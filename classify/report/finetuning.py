@@ -28,6 +28,10 @@ WORDS = {
     "full": "everything{above} was trained, with a new head",
     "scratch": "the network was trained from fresh weights",
 }
+UNTRAINED = (
+    "<strong>no step of the training lowered the loss</strong>, and the difference is one of heads: the probe's on the "
+    "layers that it chose, and one on the layer that the network ends with"
+)
 SIDES = {"out_of_fold": "images held out of training", "test": "test images"}
 
 
@@ -51,7 +55,14 @@ def gained(evidence: Evidence) -> str:
         return ""
     far, side = abs(found["value"]) * 100, "below" if found["value"] < 0 else "above"
     head = f"On the same test images its {measure_name(name)} is {far:.1f} points {side} the linear probe's"
-    return f"{head} (95 % interval {found['low'] * 100:+.1f} to {found['high'] * 100:+.1f}): {_worth(found)}."
+    worth = UNTRAINED if _untrained(evidence) else _worth(found)
+    return f"{head} (95 % interval {found['low'] * 100:+.1f} to {found['high'] * 100:+.1f}): {worth}."
+
+
+def _untrained(evidence: Evidence) -> bool:
+    """Say whether the weights are those that the training began with."""
+    trainings = evidence.get("finetune", "trainings") or []
+    return any(each.get("deployed") and each.get("best_step") == 0 for each in trainings)
 
 
 def _worth(found: Any) -> str:

@@ -311,6 +311,7 @@ IN_THE_KEY = {
 NOT_IN_THE_KEY = {
     "data": "elsewhere",
     "name": "other",
+    "only": frozenset({"a.png"}),
     "root": Path("/root/of/images"),
     "cache": Path("other/cache"),
     "device": "auto",
@@ -345,7 +346,7 @@ def test_options_that_change_a_number_change_the_key_and_no_two_meet():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto is another device here")
 def test_options_that_change_no_number_leave_the_key():
     for name, value in NOT_IN_THE_KEY.items():
-        spec = replace(tiny_spec("", Path("cache"), taps=("penultimate",)), **{name: value})
+        spec = replace(tiny_spec("", Path("cache"), taps=("penultimate",), name="one"), **{name: value})
         assert build_extractor(spec).recipe.key == build().recipe.key, name
 
 

@@ -53,6 +53,15 @@ def test_a_gain_is_called_what_its_interval_allows(gain, words):
     assert words in gained(with_gain(*gain))
 
 
+def test_a_gain_is_none_of_a_training_that_kept_what_it_began_with():
+    tuned = sample.tuned_metrics()["finetune"]
+    [deployed] = [each for each in tuned["trainings"] if each["deployed"]]
+    kept = with_gain(0.01, 0.05, 0.09).metrics | {"finetune": tuned | {"trainings": [deployed | {"best_step": 0}]}}
+    said = gained(evidence(**kept))
+    assert "no step of the training lowered the loss" in said
+    assert "worth it" not in said
+
+
 def test_a_loss_is_said_to_lie_below_and_what_it_rests_on_is_named():
     assert "5.0 points below the linear probe's (95 % interval -9.0 to -1.0)" in gained(with_gain(-0.09, -0.05, -0.01))
     tuned = sample.tuned_metrics()
