@@ -37,7 +37,7 @@ class Suite:
         """Measure what is asked for, all of it by default; 1 where a goal is not met."""
         parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{self.name}", description=self.about)
         parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(self.measurements)}")
-        parser.add_argument("--quick", action="store_true", help="one round, the smallest size")
+        parser.add_argument("--quick", action="store_true", help="one round, the smallest sizes")
         parser.add_argument("--write", action="store_true", help="write the figures beside this folder")
         options = parser.parse_args()
         if strange := set(options.names) - self.measurements.keys():

@@ -18,6 +18,8 @@ from extract.spec import BackboneSpec, ExtractSpec
 NETWORK, WEIGHTS = "mobilenet_v2", "mobilenet_v2.pt"
 STEPS = dict.fromkeys(STRATEGIES, 300) | {"scratch": 900}
 """Of 32 images or more, for every strategy alike but for the one that has nothing to begin with."""
+SMALL = 50
+"""Images a class up to which a quick run goes."""
 TEST_IMAGES = 100
 """Of each class, where a set has more."""
 
@@ -68,7 +70,7 @@ def strategies(quick: bool) -> Figures:
         raise Skipped(f"no weights/{WEIGHTS} in {data.name}")
     work = Path(os.environ.get("OFFSHELF_WORK") or "cache/benchmark-finetune")
     cells = sorted(((images, size) for images in SETS for size in images.sizes), key=lambda cell: cell[1])
-    rows = [row(images, size, data, work) for images, size in cells[: 1 if quick else None]]
+    rows = [row(images, size, data, work) for images, size in cells if size <= SMALL or not quick]
     note = (
         f"{NETWORK} with ImageNet weights; images of 64 pixels (hymenoptera 96); {STEPS['full']} steps for each, "
         f"{STEPS['scratch']} from scratch, three rates searched by successive halving, one seed. "
