@@ -18,7 +18,7 @@ from extract.progress import Silent
 from extract.spec import BackboneSpec
 from extract.store import open_features
 from extract.store.folders import TRAININGS
-from tests.classify.finetune.tiny_story import CLASSES, PER_CLASS, extract_photos, write_photos
+from tests.classify.finetune.tiny_story import CLASSES, PER_CLASS, extract_photos, mislabelled
 
 AMPLE_S = 1e7
 N_TRAIN = PER_CLASS["train"] * len(CLASSES)
@@ -27,13 +27,7 @@ N_TRAIN = PER_CLASS["train"] * len(CLASSES)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos/, the features of them in cache/, and labels.csv: every third image has a wrong one."""
-    folder = tmp_path_factory.mktemp("advise")
-    extract_photos(write_photos(folder / "photos"), folder / "cache")
-    ids = sorted(open_features("photos", folder / "cache").ids)
-    kinds = [(CLASSES.index(id_.split("/")[-2]) + (at % 3 == 0)) % len(CLASSES) for at, id_ in enumerate(ids)]
-    rows = [f"{id_},{CLASSES[kind]}\n" for id_, kind in zip(ids, kinds, strict=True)]
-    (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
-    return folder
+    return mislabelled(tmp_path_factory.mktemp("advise"))
 
 
 def asked(root: Path, budget_s: float = AMPLE_S, **changed: Any) -> FitSpec:

@@ -17,7 +17,7 @@ from classify.spec import FitSpec
 from classify.tuning import TuneSpec
 from extract.store import open_features
 from extract.store.folders import TRAININGS
-from tests.classify.finetune.tiny_story import CLASSES, QUICK, extract_photos, write_photos
+from tests.classify.finetune.tiny_story import QUICK, mislabelled
 
 AMPLE_S = 1e7
 KNOWN = {"cv": 3, "jobs": 1, "duplicates": "off", "device": "cpu"}
@@ -27,13 +27,7 @@ Auto = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos/, the features of them in cache/, and labels.csv: every third image has a wrong one."""
-    folder = tmp_path_factory.mktemp("auto")
-    extract_photos(write_photos(folder / "photos"), folder / "cache")
-    ids = sorted(open_features("photos", folder / "cache").ids)
-    kinds = [(CLASSES.index(id_.split("/")[-2]) + (at % 3 == 0)) % len(CLASSES) for at, id_ in enumerate(ids)]
-    rows = [f"{id_},{CLASSES[kind]}\n" for id_, kind in zip(ids, kinds, strict=True)]
-    (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
-    return folder
+    return mislabelled(tmp_path_factory.mktemp("auto"))
 
 
 @pytest.fixture(scope="module")

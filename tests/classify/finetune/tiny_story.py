@@ -11,6 +11,7 @@ from classify.spec import FitSpec
 from classify.tuning import TuneSpec
 from extract.run import extract
 from extract.spec import BackboneSpec
+from extract.store import open_features
 from tests.tiny import tiny_spec
 
 CLASSES = ("ant", "bee", "cat")
@@ -41,6 +42,16 @@ def extract_photos(data: Path, cache: Path, **changes: Any) -> dict[str, Any]:
     sizes = (("resize_size", SIDE_PX), ("crop_size", SIDE_PX))
     known = {"backbone": BackboneSpec("builtin", "none", overrides=sizes), "name": "photos", **changes}
     return extract(tiny_spec(data, cache, **known))
+
+
+def mislabelled(folder: Path) -> Path:
+    """Write photos/, the features of them in cache/, and labels.csv, where every third image has a wrong label."""
+    extract_photos(write_photos(folder / "photos"), folder / "cache")
+    ids = sorted(open_features("photos", folder / "cache").ids)
+    kinds = [(CLASSES.index(id_.split("/")[-2]) + (at % 3 == 0)) % len(CLASSES) for at, id_ in enumerate(ids)]
+    rows = [f"{id_},{CLASSES[kind]}\n" for id_, kind in zip(ids, kinds, strict=True)]
+    (folder / "labels.csv").write_text("path,label\n" + "".join(rows))
+    return folder
 
 
 def tune(root: Path, strategy: str, *, out: str = "", **changes: Any) -> dict[str, Any]:
