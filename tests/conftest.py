@@ -19,3 +19,17 @@ def no_thread_left() -> Iterator[None]:
     before = threading.enumerate()
     yield
     assert set(threading.enumerate()) <= set(before)
+
+
+@pytest.fixture
+def decoder(monkeypatch) -> type:
+    """A class of decoders that answer at once, to be changed."""
+    # Not above: what needs no image is not to pay for torch.
+    from extract import loader
+    from tests.instant import Instant
+
+    class Changed(Instant):
+        pass
+
+    monkeypatch.setattr(loader, "Decoder", Changed)
+    return Changed

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from classify.advise.depth import level
-from classify.advise.sample import subset
-from classify.evaluate import draw_resamples, values_of
+from classify.advise.sample import subset, task_on
+from classify.evaluate import values_of
 from classify.finetune.again import extraction_again
 from classify.finetune.begin import part_of
 from classify.finetune.images import Source
 from classify.finetune.maps import map_rows
-from classify.folds import Part, make_folds
+from classify.folds import Part
 from classify.inputs import Inputs
 from classify.probe.memo import Kept, digest, memo
 from classify.probe.rows import array_rows
@@ -89,10 +89,7 @@ def open_bout(spec: FitSpec, inputs: Inputs, source: Source, most: int) -> Bout:
     """Choose up to `most` training images to compare on, and their folds."""
     train = inputs.data.train
     part = part_of(train, subset(train, spec.seed, most))
-    resamples = draw_resamples(len(part), part.groups, spec.seed)
-    folds, _ = make_folds(part, spec.cv, spec.seed)
-    task = replace(inputs.task, y=part.y, groups=part.groups, folds=folds, resamples=resamples, kept=Kept())
-    return Bout(spec, inputs.features, source, part, task)
+    return Bout(spec, inputs.features, source, part, task_on(part, spec, inputs.task))
 
 
 def current(bout: Bout, inputs: Inputs, watch: Watch) -> Contender:

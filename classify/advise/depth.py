@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from classify.advise.profile import Profile, make_profile
-from classify.advise.sample import subset
-from classify.evaluate import draw_resamples
+from classify.advise.sample import subset, task_on
 from classify.finetune.again import extraction_again
 from classify.finetune.begin import part_of
 from classify.finetune.images import Source
 from classify.finetune.maps import map_rows
-from classify.folds import Part, make_folds
+from classify.folds import Part
 from classify.inputs import Inputs
 from classify.probe.memo import Kept, digest, memo
 from classify.probe.rows import array_rows
@@ -99,14 +98,7 @@ def _looks(spec: FitSpec, inputs: Inputs, source: Source, most: int) -> Looks:
         workers=spec.jobs,
     )
     random = replace(known, backbone=replace(known.backbone, weights="none", seed=spec.seed))
-    return Looks(features, part, (known, random), _task(spec, inputs, part))
-
-
-def _task(spec: FitSpec, inputs: Inputs, part: Part) -> Task:
-    """Put together what both networks' answers for these rows are judged on."""
-    resamples = draw_resamples(len(part), part.groups, spec.seed)
-    folds, _ = make_folds(part, spec.cv, spec.seed)
-    return replace(inputs.task, y=part.y, groups=part.groups, folds=folds, resamples=resamples, kept=Kept())
+    return Looks(features, part, (known, random), task_on(part, spec, inputs.task))
 
 
 def stage_taps(recipe: Recipe) -> tuple[str, ...]:

@@ -1,8 +1,14 @@
 """Some of the training images, for questions that do not need all of them."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from classify.folds import Part
+from classify.evaluate import draw_resamples
+from classify.folds import Part, make_folds
+from classify.probe.memo import Kept
+from classify.spec import FitSpec
+from classify.trials import Task
 
 FEWEST = 2
 """Rows of every class: one to fit on, and one to ask about."""
@@ -25,3 +31,10 @@ def subset(train: Part, seed: int, most: int = 2000) -> np.ndarray:
     due[place < FEWEST] = -1.0
     n = max(most, int(np.minimum(counts, FEWEST).sum()))
     return np.sort(order[np.argsort(due, kind="stable")[:n]])
+
+
+def task_on(part: Part, spec: FitSpec, task: Task) -> Task:
+    """Return a task on other rows: folds and draws of their own, and nothing kept of earlier fits."""
+    resamples = draw_resamples(len(part), part.groups, spec.seed)
+    folds, _ = make_folds(part, spec.cv, spec.seed)
+    return replace(task, y=part.y, groups=part.groups, folds=folds, resamples=resamples, kept=Kept())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extract import loader, shard
+from extract import shard
 from extract.backbones import open_backbone
 from extract.channel import Crew
 from extract.errors import StoreError
@@ -36,17 +36,6 @@ OURS = tuple(f"extract/{name}.py" for name in ("shard", "lanes", "loader", "batc
 @pytest.fixture(scope="module")
 def network() -> Extractor:
     return build_extractor(tiny_spec("", Path("cache")))
-
-
-@pytest.fixture
-def decoder(monkeypatch) -> type[Instant]:
-    """A class of decoders to be changed."""
-
-    class Changed(Instant):
-        pass
-
-    monkeypatch.setattr(loader, "Decoder", Changed)
-    return Changed
 
 
 def records(folder: Path, n: int) -> list[Record]:

@@ -43,17 +43,6 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(orders) == 9
 
 
-@pytest.fixture
-def decoder(monkeypatch) -> type[Instant]:
-    """A class of decoders to be changed."""
-
-    class Changed(Instant):
-        pass
-
-    monkeypatch.setattr(loader, "Decoder", Changed)
-    return Changed
-
-
 def images(n: int = 10, rows: list[int] | None = None, **changes) -> ImageExamples:
     """Examples of the pictures that an `Instant` decoder makes."""
     records = numbered(n)
