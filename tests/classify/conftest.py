@@ -13,7 +13,7 @@ from classify.probe import backend
 from classify.probe.backend import Backend, torch_backend
 from classify.spec import FitSpec
 
-QUICK = {"jobs": 1, "cv": 3, "duplicates": "off"}
+QUICK = {"jobs": 1, "duplicates": "off"}
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def run(monkeypatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
     def start(features: FakeFeatures, **options) -> dict[str, Any]:
         monkeypatch.setattr(inputs, "open_features", lambda name, cache: features)
-        return fit(FitSpec("tiny", **({"out": tmp_path / "run"} | QUICK | options)))
+        folds = {} if {"protocol", "few_shot"} & set(options) else {"cv": 3}
+        return fit(FitSpec("tiny", **({"out": tmp_path / "run"} | QUICK | folds | options)))
 
     return start
 

@@ -28,7 +28,6 @@ ASKED = FitSpec(
     root=Path("below"),
     seed=7,
     device="cpu",
-    min_gain=0.02,
     tune=TuneSpec(
         freeze_until="layer1",
         bn="affine",
@@ -68,6 +67,7 @@ def parsed(command: list[str], monkeypatch: pytest.MonkeyPatch) -> FitSpec:
     [
         ASKED,
         FitSpec("photos", strategy="tail", tune=TuneSpec(cut="layer2", views=2, recipe="bit", ema=True)),
+        FitSpec("photos", strategy="auto", min_gain=0.02),
         FitSpec("photos", strategy="scratch"),
         FitSpec("photos"),
     ],
