@@ -1,0 +1,1 @@
+"""The commands about classifiers, one file for each kind."""

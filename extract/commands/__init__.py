@@ -1,0 +1,1 @@
+"""The commands about images and features, one file for each kind."""

@@ -1,0 +1,126 @@
+"""`extract`: features into the cache."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from extract.console import SEED, as_json, cache_option, loading_options, root_option, stoppable
+from extract.errors import OptionError
+from extract.spec import COMPILERS, DECODERS, INTERPOLATIONS, MAX_VIEWS, PRECISIONS, STORES, BackboneSpec, ExtractSpec
+from extract.terminal import echo_dry_run, echo_extract, print_json, progress_bar
+
+
+@click.command()
+@click.argument("data")
+@click.option("--name", default="", help="Name of the feature set.  [default: that of DATA]", show_default=False)
+@click.option("-m", "--model", default="resnet18", help="A torchvision ConvNet, or builtin; see: models.")
+@click.option(
+    "--weights", default="auto", help="auto (the V1 weights), an enum name, a file, or none (random, seeded)."
+)
+@click.option("--seed", type=SEED, default=0, help="Seed of random weights.")
+@click.option(
+    "-l",
+    "--layer",
+    "layers",
+    multiple=True,
+    default=("penultimate",),
+    help="NAME[:POOL], repeatable; also stages. See: layers.",
+)
+@click.option(
+    "--views",
+    type=click.IntRange(1, MAX_VIEWS),
+    default=1,
+    help="Looks at each image: the centre, its mirror image, then random crops.",
+)
+@click.option("--view-seed", type=SEED, default=0, help="Seed of the random crops.")
+@click.option("--view-flips/--no-view-flips", default=True, help="Whether views may be mirrored.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    help="auto is fp32 on a CPU, bf16 on a GPU that has it.",
+)
+@click.option("--tf32", is_flag=True, help="Let a GPU round what fp32 multiplies to 10 bits.")
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODERS),
+    default="exact",
+    help="exact: as Pillow decodes. Faster, with other pixels: scaled (large JPEGs), gpu (nvJPEG).",
+)
+@click.option(
+    "--compile",
+    type=click.Choice(COMPILERS),
+    default="auto",
+    help="What runs the network; auto measures whether compiling pays.",
+)
+@click.option("--store", type=click.Choice(["auto", *STORES]), default="auto", help="auto is float32 for fp32.")
+@click.option("--resize-size", type=int, help="Shorter side in pixels, instead of the weights' own.")
+@click.option("--crop-size", type=int, help="Side of the centre crop in pixels, instead of the weights' own.")
+@click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Instead of the weights' own.")
+@click.option("--mean", help="R,G,B on the scale 0..1, instead of the weights' own.")
+@click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
+@click.option("--dry-run", is_flag=True, help="Say what would be computed and written, and how long it takes.")
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a trace for ui.perfetto.dev into this file.",
+)
+@click.option("--rehash", is_flag=True, help="Read every image and all of the cache again, whatever their times say.")
+@click.option("--retry-failed", is_flag=True, help="Compute bad rows again.")
+@click.option("--wait", is_flag=True, help="Wait for another extraction of the same features, instead of giving up.")
+@root_option
+@cache_option
+@loading_options
+@as_json
+def extract(data: str, **options: Any) -> None:
+    """Compute the features of DATA into the cache; only what is not there yet.
+
+    DATA is a folder of class folders; a folder with train/, val/, test/ of class folders; a flat folder; a CSV or
+    Parquet manifest (path,label[,split,group]); WebDataset .tar files, with brace patterns; or torchvision:NAME.
+
+    \b
+    Examples: python pipeline.py extract photos -m resnet50
+              python pipeline.py extract photos -m squeezenet1_1 --weights squeezenet1_1.pt -l stages -l penultimate
+    """
+    from extract.run import dry_run
+    from extract.run import extract as run
+
+    spec = _extract_spec(data, options)
+    with stoppable(click.get_current_context()), progress_bar() as bar:
+        done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)
+    if options["dry_run"] and not options["as_json"]:
+        echo_dry_run(done)
+    elif not options["as_json"]:
+        echo_extract(done)
+    if done.get("bad", 0) > options["max_bad"] * done["rows"]:
+        raise OptionError(
+            f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
+            where=data,
+            remedy="The features of the others are kept",
+        )
+    if options["as_json"]:
+        print_json(done)
+
+
+def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
+    overrides: dict[str, Any] = {name: options[name] for name in ("resize_size", "crop_size", "interpolation")}
+    overrides |= {name: _triple(options[name], name) for name in ("mean", "std")}
+    given = tuple((name, value) for name, value in overrides.items() if value is not None)
+    taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
+    taken += ("rehash", "retry_failed", "wait", "tf32", "decoder", "compile", "profile")
+    taken += ("views", "view_seed", "view_flips")
+    return ExtractSpec(
+        data=data,
+        backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),
+        taps=options["layers"],
+        **{name: options[name] for name in taken},
+    )
+
+
+def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise OptionError(f"--{name} {text!r} is not three numbers", remedy="As in 0.485,0.456,0.406") from None
