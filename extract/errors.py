@@ -1,7 +1,7 @@
 """The errors a user can meet: each says what is wrong, where, and what to do about it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 
@@ -70,7 +70,18 @@ class RunnerError(OffshelfError):
 
 
 class EngineError(OffshelfError):
-    """A process that computes features on one of several devices failed."""
+    """A process that computes features on one of several devices or machines failed, or cannot be started."""
+
+
+class ShardsFailed(EngineError):  # noqa: N818 it says which of many, and all others are done
+    """Shards that failed each time they were tried; all others are done.
+
+    `failed` has of each its number among those that the engine was given, and why.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", failed: Sequence[tuple[int, str]] = ()) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.failed = tuple(failed)
 
 
 class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
