@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 STORES = ("float32", "float16")
+ENGINES = ("local", "ray")
 DECODERS = ("exact", "scaled", "gpu")
 COMPILERS = ("auto", "none", "inductor", "openvino")
 MAX_VIEWS = 64
@@ -304,6 +305,36 @@ class BackboneSpec:
     overrides: tuple[tuple[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What runs the shards: this machine, or the actors of a Ray cluster, at `address` or a private one here.
+
+    Of Ray alone: how many `actors` (as many as the cluster has room for by default), the `cpus` and `gpus` (also a part
+    of one) of each, how often a shard is tried again, and after how many seconds one counts as hung.
+    """
+
+    name: str = "local"
+    address: str | None = None
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float | None = None
+    retries: int = 3
+    shard_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            unknown("engine", self.name, ENGINES, OptionError)
+        if self.name == "local" and any(getattr(self, each.name) != each.default for each in fields(self)):
+            said = "an address, actors, their CPUs and GPUs, retries and a time for each shard are words of Ray"
+            raise OptionError(said, remedy="Take them with --engine ray")
+        numbers = {"actors": self.actors, "cpus": self.cpus, "gpus": self.gpus, "seconds": self.shard_timeout_s}
+        for what, number in numbers.items():
+            if number is not None and not 0 < number < math.inf:
+                raise OptionError(f"{number:g} {what}", remedy="Take a number above 0")
+        if self.retries < 0:
+            raise OptionError(f"{self.retries} retries", remedy="Take 0 or more")
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -318,7 +349,8 @@ class ExtractSpec:
     input size suggests. `compile` is the engine that runs the network; `profile` a file for a trace. `rehash` reads
     every file again, whatever its times say, and every byte of the cache; `retry_failed` computes bad rows again;
     `wait` waits for another extraction of the same features instead of giving up. `only` names by their ids the images
-    that are wanted, of all that DATA has: a data set of its own, and so under a `name` of its own.
+    that are wanted, of all that DATA has: a data set of its own, and so under a `name` of its own. `engine` runs the
+    shards. `part` (K, N) is the K-th of N parts of DATA alone, counted from 1: its rows, and no index.
     """
 
     data: str
@@ -343,6 +375,8 @@ class ExtractSpec:
     retry_failed: bool = False
     wait: bool = False
     only: frozenset[str] | None = None
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    part: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for kind, known in (("precision", PRECISIONS), ("store", STORES)):
@@ -357,9 +391,16 @@ class ExtractSpec:
             raise OptionError(f"{self.view_seed} as the seed of views", remedy="Take 0 or more")
         if self.workers < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise OptionError(f"{self.workers} workers, batches of {self.batch_size}", remedy="Take 1 or more")
-        if self.name and not NAME.fullmatch(self.name):
-            remedy = "Letters, digits, dot, dash and underscore, 100 at most: --name NAME"
-            raise OptionError(f"{self.name!r} is no name", remedy=remedy)
-        if self.only is not None and not self.name:
-            remedy = "Some of the images are a data set of their own: name it"
-            raise OptionError("some images under the name of all", remedy=remedy)
+        _check_share(self)
+
+
+def _check_share(spec: ExtractSpec) -> None:
+    """Raise OptionError unless the name fits, and what share of DATA is wanted."""
+    if spec.name and not NAME.fullmatch(spec.name):
+        remedy = "Letters, digits, dot, dash and underscore, 100 at most: --name NAME"
+        raise OptionError(f"{spec.name!r} is no name", remedy=remedy)
+    if spec.only is not None and not spec.name:
+        remedy = "Some of the images are a data set of their own: name it"
+        raise OptionError("some images under the name of all", remedy=remedy)
+    if spec.part is not None and not 1 <= spec.part[0] <= spec.part[1]:
+        raise OptionError(f"part {spec.part[0]} of {spec.part[1]}", remedy="Parts are counted from 1: 1/8 to 8/8")

@@ -1,5 +1,6 @@
 """`extract`: features into the cache."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,50 @@ import click
 
 from extract.console import SEED, as_json, cache_option, loading_options, root_option, stoppable
 from extract.errors import OptionError
-from extract.spec import COMPILERS, DECODERS, INTERPOLATIONS, MAX_VIEWS, PRECISIONS, STORES, BackboneSpec, ExtractSpec
+from extract.spec import (
+    COMPILERS,
+    DECODERS,
+    ENGINES,
+    INTERPOLATIONS,
+    MAX_VIEWS,
+    PRECISIONS,
+    STORES,
+    BackboneSpec,
+    EngineSpec,
+    ExtractSpec,
+)
 from extract.terminal import echo_dry_run, echo_extract, print_json, progress_bar
+
+POSITIVE = click.FloatRange(0, min_open=True)
+
+
+class Part(click.ParamType):
+    """Which part of how many, as in 3/8: -> (3, 8)."""
+
+    name = "K/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read what the user typed."""
+        number, _, of = str(value).partition("/")
+        if not (number.isdecimal() and of.isdecimal()):
+            self.fail(f"{value!r} is not K/N, as in 3/8", param, ctx)
+        return int(number), int(of)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what says on which machines the shards are computed."""
+    options = (
+        click.option("--engine", type=click.Choice(ENGINES), default="local", help="This machine, or a Ray cluster."),
+        click.option("--address", help="Of ray: the cluster, auto or HOST:PORT.  [default: a private one here]"),
+        click.option("--actors", type=click.IntRange(1), help="Of ray: how many compute.  [default: what fits]"),
+        click.option("--cpus-per-actor", "cpus", type=POSITIVE, default=1.0, help="Of ray: cores for each actor."),
+        click.option("--gpus-per-actor", "gpus", type=POSITIVE, help="Of ray: GPUs for each actor, or a part of one."),
+        click.option("--shard-timeout", "shard_timeout_s", type=POSITIVE, help="Of ray: seconds until a shard hangs."),
+        click.option("--part", type=Part(), help="Compute this part of DATA alone, as in 3/8; then: cache commit."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -70,6 +113,7 @@ from extract.terminal import echo_dry_run, echo_extract, print_json, progress_ba
 @click.option("--rehash", is_flag=True, help="Read every image and all of the cache again, whatever their times say.")
 @click.option("--retry-failed", is_flag=True, help="Compute bad rows again.")
 @click.option("--wait", is_flag=True, help="Wait for another extraction of the same features, instead of giving up.")
+@engine_options
 @root_option
 @cache_option
 @loading_options
@@ -110,11 +154,13 @@ def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
     given = tuple((name, value) for name, value in overrides.items() if value is not None)
     taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
     taken += ("rehash", "retry_failed", "wait", "tf32", "decoder", "compile", "profile")
-    taken += ("views", "view_seed", "view_flips")
+    taken += ("views", "view_seed", "view_flips", "part")
+    engine = ("address", "actors", "cpus", "gpus", "shard_timeout_s")
     return ExtractSpec(
         data=data,
         backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),
         taps=options["layers"],
+        engine=EngineSpec(options["engine"], **{name: options[name] for name in engine}),
         **{name: options[name] for name in taken},
     )
 

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import OffshelfError, OptionError, SourceError, TapError, unknown
-from extract.spec import COMPILERS, DECODERS, MAX_VIEWS, SCHEMA_VERSION, ExtractSpec, Preprocessing, Recipe, Tap
+from extract.spec import (
+    COMPILERS,
+    DECODERS,
+    MAX_VIEWS,
+    SCHEMA_VERSION,
+    EngineSpec,
+    ExtractSpec,
+    Preprocessing,
+    Recipe,
+    Tap,
+)
 
 PRESET = Preprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RECIPE = Recipe("torchvision:resnet18", "0" * 64, (Tap("layer4"),), ("layer4",), PRESET, "pillow", "fp32", "float32")
@@ -265,11 +275,36 @@ def test_what_an_extraction_can_be_asked_for(decoder, compiler, views):
         ({"workers": 0}, "0 workers"),
         ({"batch_size": 0}, "batches of 0"),
         ({"name": "../x"}, "is no name"),
+        ({"part": (0, 8)}, "part 0 of 8.*counted from 1"),
+        ({"part": (9, 8)}, "part 9 of 8"),
     ],
 )
 def test_what_no_extraction_can_be_asked_for_is_refused(wrong, said):
     with pytest.raises(OptionError, match=said):
         ExtractSpec("photos", **wrong)
+
+
+@pytest.mark.parametrize("changes", [{"address": "auto"}, {"actors": 2}, {"gpus": 0.5}, {"shard_timeout_s": 60}])
+def test_what_ray_alone_understands_is_refused_without_it(changes):
+    assert EngineSpec("ray", **changes).name == "ray"
+    with pytest.raises(OptionError, match=r"words of Ray.*--engine ray"):
+        EngineSpec("local", **changes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "rey"}, "nearest: 'ray'"),
+        ({"actors": 0}, "0 actors"),
+        ({"cpus": 0.0}, "0 cpus"),
+        ({"gpus": -1.0}, "-1 gpus"),
+        ({"shard_timeout_s": float("nan")}, "nan seconds"),
+        ({"retries": -1}, "-1 retries"),
+    ],
+)
+def test_no_engine_of_nothing(wrong, said):
+    with pytest.raises(OptionError, match=said):
+        EngineSpec(**{"name": "ray", **wrong})
 
 
 def test_an_error_says_what_where_and_what_to_do():
