@@ -83,19 +83,20 @@ def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) 
     `set`, `novelty` and `known` are None where the run has no thresholds for them. Raises BundleError where the run is
     no good before the first answer is asked for.
     """
-    bundle, extractor = _open_run(spec)
+    bundle, extractor = open_run(spec)
 
     def answers() -> Iterator[dict[str, Any]]:
         progress.start("predict", len(records))
         for batch, items, found in _answered(spec, bundle, extractor, records, progress):
             for at, (record, item) in enumerate(zip(batch, items, strict=True)):
-                yield _answer(record, item, at, found, bundle, spec)
+                yield answer_of(record, item, at, found, bundle, spec)
             progress.advance(len(batch))
 
     return answers()
 
 
-def _open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
+def open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
+    """Open the bundle of a run and its network, in the centre view; raises BundleError where it is no good."""
     bundle = read_bundle(bundle_folder(spec.run))
     where, remedy = str(bundle.folder), "Run fit again"
     try:
@@ -127,11 +128,11 @@ def _answered(
         closing(stream.run(records)) as batches,
     ):
         for batch in batches:
-            yield records[done : done + len(batch.items)], batch.items, _answers(bundle, batch)
+            yield records[done : done + len(batch.items)], batch.items, answers_of(bundle, batch)
             done += len(batch.items)
 
 
-def _answers(bundle: Bundle, batch: Done) -> Answers:
+def answers_of(bundle: Bundle, batch: Done) -> Answers:
     """Answer for one batch; what has no features has NaN for every number, and an empty set."""
     found = bundle.answer({layer: batch.rows[layer][batch.good] for layer in bundle.layers})
     return Answers(*(_spread(part, batch.good) for part in (found.probabilities, found.sets, found.novelty)))
@@ -146,7 +147,7 @@ def _spread(part: Any, good: np.ndarray) -> Any:
     return whole
 
 
-def _answer(record: Record, item: Loaded, at: int, found: Answers, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
+def answer_of(record: Record, item: Loaded, at: int, found: Answers, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
     """Say in words of one image what was found of row `at` of its batch."""
     several = {"labels": []} if bundle.task == "multi" else {}
     if item.failure:
@@ -182,7 +183,7 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
 
     Where the data have splits, the test split counts, or else the validation one: a run may have seen the others.
     """
-    bundle, extractor = _open_run(spec)
+    bundle, extractor = open_run(spec)
     records = _unseen(tuple(record for record in open_source(data, root).records if record.label is not None))
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
