@@ -184,7 +184,7 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
     Where the data have splits, the test split counts, or else the validation one: a run may have seen the others.
     """
     bundle, extractor = open_run(spec)
-    records = _unseen(tuple(record for record in open_source(data, root).records if record.label is not None))
+    records = unseen(tuple(record for record in open_source(data, root).records if record.label is not None))
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
     progress.start("evaluate", len(records))
@@ -206,7 +206,8 @@ def _together(parts: list[Answers]) -> Answers:
     return Answers(joined("probabilities"), joined("sets"), joined("novelty"))
 
 
-def _unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
+def unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Return the records of the test split, or else of the validation one; all where there are no splits."""
     splits = {record.split for record in records}
     wanted = next((split for split in ("test", "val") if split in splits), None)
     return tuple(record for record in records if wanted is None or record.split == wanted)
