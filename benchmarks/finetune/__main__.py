@@ -3,8 +3,9 @@
     python -m benchmarks.finetune [NAME...] [--quick] [--write]
 
 Each NAME is one measurement. `--write` puts the figures into `benchmarks/finetune.json`, and from there into
-`benchmarks/finetune.md`. `--quick` takes one round and the smallest size. The runs of `strategies` are kept in
-$OFFSHELF_WORK (default cache/benchmark-finetune), and not made again.
+`benchmarks/finetune.md`. `--quick` takes one round and the small sizes. The runs of `strategies` are kept in
+$OFFSHELF_WORK (default cache/benchmark-finetune), and not made again, nor are those that `benchmarks/finetune.json`
+knows. After $OFFSHELF_SECONDS no new one begins: what is there makes the table, and the same command goes on later.
 """
 
 import sys

@@ -1,0 +1,64 @@
+"""Every strategy on every cell: what was run before is not run again, and what there is no time for is left out."""
+
+from collections.abc import Iterable, Mapping
+
+from benchmarks.cells.outcomes import Outcome, kept_outcomes, read_run
+from benchmarks.cells.sets import SMALL, Cell, Workplace, all_cells, extracted
+from classify.fit import fit
+from classify.spec import FitSpec
+from classify.tuning import LINEAR, STRATEGIES, TuneSpec
+
+STEPS = dict.fromkeys(STRATEGIES, 300) | {"scratch": 600}
+"""Of 32 images or more, for every strategy alike but for the one that has nothing to begin with."""
+TUNES = {name: TuneSpec(steps=steps, folds=0, seeds=1) for name, steps in STEPS.items()}
+EVERY = {LINEAR: TuneSpec(), **TUNES}
+"""All that there is to choose from, from the cheapest, and how it is trained."""
+
+Outcomes = dict[str, Outcome]
+
+
+class RunError(Exception):
+    """Runs of one cell that cannot be compared."""
+
+
+def all_outcomes(place: Workplace, quick: bool) -> dict[Cell, Outcomes]:
+    """Run every strategy on all cells, or on the small ones: -> what they came to where all are there."""
+    known, found = kept_outcomes("finetune", "strategies"), {}
+    for cell in all_cells():
+        hurried = quick and cell.per_class > SMALL
+        found[cell] = exhaustive(cell, place.closed() if hurried else place, known)
+    return {cell: outcomes for cell, outcomes in found.items() if outcomes.keys() == EVERY.keys()}
+
+
+def exhaustive(cell: Cell, place: Workplace, known: Mapping[str, Outcomes]) -> Outcomes:
+    """Run every strategy on one cell as far as there is time: -> what they came to, by strategy, the cheapest first."""
+    fitting = {name: each for name, each in known.get(cell.name, {}).items() if each.steps == STEPS.get(name)}
+    asked = {name: outcome(cell, name, place, fitting.get(name), tune) for name, tune in EVERY.items()}
+    found = {name: each for name, each in asked.items() if each}
+    check_alike(cell, found)
+    return found
+
+
+def outcome(cell: Cell, name: str, place: Workplace, kept: Outcome | None, tune: TuneSpec) -> Outcome | None:
+    """Return what a run came to: one that is there, one that was kept, or, if there is time, a new one."""
+    folder = place.run(cell, name)
+    if not (folder / "metrics.json").is_file():
+        if kept or place.is_over():
+            return kept
+        features = extracted(cell, place)
+        fit(FitSpec(features, cache=place.cache, strategy=name, tune=tune, out=folder, duplicates="off"))
+    return read_run(folder, cell.images.group)
+
+
+def check_alike(cell: Cell, found: Outcomes) -> None:
+    """Raise RunError unless all were trained and tested on as many images, and in as many steps as are asked for."""
+    if len({(each.n_train, len(each.right)) for each in found.values()}) > 1:
+        raise RunError(f"{cell.name}: its runs are on different images; remove those that are older")
+    if strange := [name for name, each in found.items() if each.steps != STEPS.get(name)]:
+        raise RunError(f"{cell.name}: {', '.join(strange)} took other numbers of steps; remove what is older")
+
+
+def missing(there: Iterable[Cell]) -> str:
+    """Say which cells are not run yet, for a note; "" where none is."""
+    names = [cell.name for cell in all_cells() if cell not in set(there)]
+    return f" Not run yet: {', '.join(names)}; the same command goes on with them." if names else ""
