@@ -1,7 +1,9 @@
 """Features -> a classifier with its evidence: which road a fit takes."""
 
 import logging
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from classify.linear import fit_linear
@@ -33,3 +35,17 @@ def road_of(spec: FitSpec) -> Callable[[FitSpec, Watch], dict[str, Any]]:
 
         return fine_tune
     return follow if spec.published else fit_several if spec.multi_label else fit_linear
+
+
+class CallableModule(ModuleType):
+    """This module, which may be called as its function.
+
+    `from classify import fit` can only mean the submodule of this name, whichever of the two was imported first.
+    """
+
+    def __call__(self, spec: FitSpec, *, progress: Watch | None = None) -> dict[str, Any]:
+        """Do what the function `fit` does."""
+        return fit(spec, progress=progress)
+
+
+sys.modules[__name__].__class__ = CallableModule

@@ -25,6 +25,10 @@ class SourceError(OffshelfError):
     """The images cannot be listed: no such folder, an ambiguous layout, a broken manifest."""
 
 
+class ImageError(OffshelfError, ValueError):
+    """An image given by a program is none, or has no features where all are asked for."""
+
+
 class DecoderError(OffshelfError):
     """No process can be started that decodes images; it tells of the machine and not of an image."""
 
@@ -59,6 +63,10 @@ class TrainingError(OffshelfError):
 
 class BundleError(OffshelfError):
     """A bundle is incomplete, was changed, or is of an unknown format."""
+
+
+class ExportError(OffshelfError):
+    """A run cannot be made a program for other runtimes, or the program answers otherwise than the run."""
 
 
 class OptionError(OffshelfError):

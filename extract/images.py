@@ -114,7 +114,7 @@ def _pixels(image: Image.Image, data: bytes, short_px: int | None, room: Room) -
         return found
     if scale > 1:
         image.draft(None, (image.width // scale, image.height // scale))
-    upright = _upright_rgb(image)
+    upright = upright_rgb(image)
     return upright if isinstance(upright, Failure) else np.asarray(upright)
 
 
@@ -145,7 +145,8 @@ def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     return turn(pixels) if turn else pixels
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image | Failure:
+def upright_rgb(image: Image.Image) -> Image.Image | Failure:
+    """Return an image of Pillow's as the policy has it; raises whatever Pillow does where it is damaged."""
     image.load()
     if image.mode in WIDE_MODES:
         return Failure(Status.NOT_AN_IMAGE, f"pixels of mode {image.mode} have no known range: store 8 or 16 bits")

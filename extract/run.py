@@ -73,6 +73,11 @@ class Job:
         numbers = sum(map(math.prod, self.extractor.shapes.values()))
         return numbers * np.dtype(self.extractor.recipe.store).itemsize
 
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard at most."""
+        return max(1, min(SHARD_ROWS, SHARD_BYTES // self.row_bytes))
+
 
 def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Bring the features of a data set up to date and return the summary that `--json` prints.
@@ -167,8 +172,7 @@ def plan_of(job: Job, stored: Sequence[Shard], *, remember: Callable[[ById], Non
     entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
     if job.spec.only is None:  # some of them say nothing of what the others are
         check_same_data(job.folder, job.source.origin, entries)
-    shard_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // job.row_bytes))
-    return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), shard_rows), contents
+    return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), job.shard_rows), contents
 
 
 def remember(job: Job, by_id: ById) -> None:
