@@ -45,8 +45,10 @@ class Plan:
     `head_rate` multiplies the rate for the head, `layer_decay` from each block to the one below. The rate rises over
     `warmup_steps`, and then falls by `schedule`: `cosine` to 0, or to a tenth at each of `drops` (steps). `mixup` is
     the Beta distribution's alpha, 0 for none; `ema` the power of the averaging of weights, 0 for none; `clip_norm`
-    bounds the gradient, 0 for no bound. Without `decay_below_head` only the head's weights decay. The validation part
-    is looked at every `evaluate_every` steps, and the training ends after `patience` looks without a lower loss.
+    bounds the gradient, 0 for no bound. Without `decay_below_head` only the head's weights decay. With
+    `decay_over_rate` the decays of `settings` are some number over the rate, and that of another rate is so, too. The
+    validation part is looked at every `evaluate_every` steps, and the training ends after `patience` looks without a
+    lower loss.
     """
 
     recipe: str
@@ -67,6 +69,7 @@ class Plan:
     ema: float = 0.0
     clip_norm: float = 1.0
     decay_below_head: bool = True
+    decay_over_rate: bool = False
     bn: str = "frozen"
     augment: Augment = Augment(crop=True, flip=True)
     evaluate_every: int = 50
@@ -143,6 +146,7 @@ def _overridden(tune: TuneSpec, basis: Basis, flip: bool) -> Plan:
         ema=basis.ema if tune.ema is None else EMA_POWER * tune.ema,
         clip_norm=basis.clip_norm,
         decay_below_head=basis.decay_below_head or tune.weight_decay is not None,
+        decay_over_rate=basis.over_rate and tune.weight_decay is None,
         bn=basis.bn if tune.bn == AUTO else tune.bn,
         augment=_augment(tune.augment, basis.scale, flip),
     )
@@ -157,7 +161,12 @@ def _settings(tune: TuneSpec, basis: Basis) -> tuple[Setting, ...]:
     if tune.weight_decay is not None:
         return tuple(Setting(rate, tune.weight_decay) for rate in rates)
     pairs = [(rate, decay / rate if basis.over_rate else decay) for rate in rates for decay in basis.decays]
-    return tuple(Setting(rate, float(f"{decay:.6g}")) for rate, decay in pairs)  # 0.01, and not 0.009999999999999998
+    return tuple(Setting(rate, rounded(decay)) for rate, decay in pairs)
+
+
+def rounded(number: float) -> float:
+    """Return a number as people write it: 0.01, and not 0.009999999999999998."""
+    return float(f"{number:.6g}")
 
 
 def _augment(asked: str, scale: tuple[float, float], flip: bool) -> Augment:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classify.finetune.job import Outcome
-from classify.finetune.plan import Plan, Setting
+from classify.finetune.plan import Plan, Setting, rounded
 from extract.errors import TrainingError
 from extract.progress import Watch
 
@@ -83,7 +83,9 @@ def beyond(plan: Plan, best: Setting) -> Setting | None:
     rates = _rates(plan)
     if len(rates) == 1 or best.rate not in (rates[0], rates[-1]):
         return None
-    return Setting(best.rate * (WIDER if best.rate == rates[-1] else 1 / WIDER), best.weight_decay)
+    factor = WIDER if best.rate == rates[-1] else 1 / WIDER
+    decay = rounded(best.weight_decay / factor) if plan.decay_over_rate else best.weight_decay
+    return Setting(best.rate * factor, decay)
 
 
 def _rates(plan: Plan) -> list[float]:

@@ -104,6 +104,14 @@ def test_settings_come_by_rate_and_decays_over_the_rate_are_plain_numbers():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("counts", "fields", "follows"),
+    [([600, 600], {}, True), ([600, 600], {"weight_decay": 0.1}, False), ([60, 60], {}, False)],
+)
+def test_a_decay_follows_the_rate_where_the_recipe_has_it_over_the_rate(counts, fields, follows):
+    assert plan_of("full", counts, **fields)[0].decay_over_rate == follows
+
+
 def test_the_words_say_what_it_means():
     _, notes = plan_of("tail", [122, 122])
     assert notes == [

@@ -113,6 +113,13 @@ def test_a_best_rate_at_the_edge_widens_the_grid_once(losses, tried):
     assert "edge of the grid" in found.notes[0]
 
 
+@pytest.mark.parametrize(("over_rate", "decay"), [(False, 0.1), (True, 0.1 / 3)])
+def test_a_decay_over_the_rate_follows_beyond_the_edge(over_rate, decay):
+    trainings = Trainings({1: 0.3, 2: 0.2, 3: 0.1, 9: 0.05})
+    found = search(trainings, plan_of(1, 2, 3, decays=(0.1,), decay_over_rate=over_rate), Silent())
+    assert (found.best.rate, found.best.weight_decay) == (9, pytest.approx(decay, rel=1e-5))
+
+
 def test_what_lies_beyond_the_edge_can_win_and_is_an_edge_again():
     trainings = Trainings({1: 0.3, 2: 0.2, 3: 0.1, 9: 0.05})
     found = search(trainings, plan_of(1, 2, 3), Silent())
