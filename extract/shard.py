@@ -48,12 +48,12 @@ class Receipt:
 class Filling:
     """The rows of the shard that is being filled."""
 
-    def __init__(self, stream: Stream, most: int) -> None:
+    def __init__(self, stream: Stream, most: int, *, whole: bool = False) -> None:
         self._recipe, self._writer = stream.extractor.recipe, {**stream.extractor.writer, "runner": stream.runner.name}
         shapes, store = stream.extractor.shapes, self._recipe.store
         layers = {name: np.empty((most, *shape), store) for name, shape in shapes.items()}
         self._rows = Rows(layers, np.zeros((most, 32), np.uint8), [])
-        self._most = most
+        self._most, self._whole = most, whole
         self._trace = stream.trace
         self._stages = Stages()
         self._began = time.time()
@@ -61,7 +61,8 @@ class Filling:
 
     def takes(self, done: Done) -> bool:
         """Whether a batch belongs into this shard: there is room, and it has not been open for too long."""
-        return self.n == 0 or (self.n + len(done.items) <= self._most and time.time() - self._began < SHARD_S)
+        late = not self._whole and time.time() - self._began >= SHARD_S
+        return self.n == 0 or (self.n + len(done.items) <= self._most and not late)
 
     def add(self, done: Done) -> None:
         """Take the rows of a batch."""
@@ -127,21 +128,28 @@ class Writer:
 
 
 def write_shards(
-    stream: Stream, records: Iterable[Record], folder: Path, *, most: int, on_rows: Callable[[int, int], None]
+    stream: Stream,
+    records: Iterable[Record],
+    folder: Path,
+    *,
+    most: int,
+    on_rows: Callable[[int, int], None] = lambda *_: None,
+    whole: bool = False,
 ) -> Generator[Receipt, None, None]:
     """Write the rows of the records as shards of `most` rows into `folder`, and yield a receipt for each.
 
-    `on_rows` is called after every batch with the number of its rows and of the bad ones among them. At Ctrl-C the rows
-    that are done are written, and KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
+    `on_rows` is called after every batch with the number of its rows and of the bad ones among them. `whole` shards
+    have `most` rows however long they take: the same records always make the same files. At Ctrl-C the rows that are
+    done are written, and KeyboardInterrupt follows. Raises StoreError where a shard cannot be written.
     """
-    filling, stopped = Filling(stream, most), False
+    filling, stopped = Filling(stream, most, whole=whole), False
     with Crew() as crew, stream.flow(records) as batches:
         writer = Writer(crew, folder)
         try:
             for done in batches:
                 if not filling.takes(done):
                     writer.put(filling)
-                    filling = Filling(stream, most)
+                    filling = Filling(stream, most, whole=whole)
                 filling.add(done)
                 on_rows(len(done.items), sum(item.failure is not None for item in done.items))
                 yield from writer.receipts()

@@ -51,13 +51,19 @@ def compute(
     work: Work, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
 ) -> Generator[Receipt, None, None]:
     """Compute rows and yield a receipt for each shard on disk; the golden images go before them."""
-    golden.prove_frozen(extractor)
-    with (
-        _traced(spec.profile) as trace,
-        open_stream(extractor, spec, work, note=progress.note, trace=trace) as stream,
-    ):
-        golden.prove(extractor, stream, folder.parent)
+    with proven_stream(extractor, folder, spec, work, progress.note) as stream:
         yield from write_shards(stream, work.records, folder, most=work.most, on_rows=progress.advance)
+
+
+@contextmanager
+def proven_stream(
+    extractor: Extractor, folder: Path, spec: ExtractSpec, work: Work, note: Callable[[str], None]
+) -> Iterator[Stream]:
+    """Open a stream for `work` that has shown on the golden images that its rows may go into `folder`."""
+    golden.prove_frozen(extractor)
+    with _traced(spec.profile) as trace, open_stream(extractor, spec, work, note=note, trace=trace) as stream:
+        golden.prove(extractor, stream, folder.parent)
+        yield stream
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from extract import errors
 from extract.channel import Channel, Crew
 from extract.devices import device_names
-from extract.engines.worker import Order, receipt_from
-from extract.errors import EngineError, OffshelfError
+from extract.engines.worker import Order, error_from, receipt_from
+from extract.errors import EngineError
 from extract.forward import Extractor
 from extract.progress import Progress
 from extract.shard import Receipt
@@ -165,7 +164,7 @@ def _listen(child: Child, todo: Todo, messages: Channel[Message], going: set[Chi
         if "next" in message:
             child.give(todo.take())
         elif "error" in message:
-            raise _error(message["error"])
+            raise error_from(message["error"])
         else:
             messages.put(message)
     if (wrong := child.ended()) and not todo.stopped:
@@ -176,12 +175,6 @@ def _listen(child: Child, todo: Todo, messages: Channel[Message], going: set[Chi
     going.discard(child)
     if not going:  # of two that see it, both may say so
         messages.finish()
-
-
-def _error(said: dict[str, str]) -> OffshelfError:
-    """Make here what a process raised there."""
-    kind = getattr(errors, said["type"], OffshelfError)
-    return kind(said["what"], where=said["where"], remedy=said["remedy"])
 
 
 def _until_stopped(

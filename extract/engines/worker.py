@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from extract import errors
 from extract.engines.local import Work, compute
 from extract.errors import OffshelfError
 from extract.forward import rebuild_extractor
@@ -142,3 +143,9 @@ def _compute(order: Order, line: Line) -> None:
 def receipt_from(said: dict[str, Any]) -> Receipt:
     """Read a receipt that came as JSON."""
     return Receipt(**{**said, "stages": Stages(said["stages"]["seconds"]), "span": tuple(said["span"])})
+
+
+def error_from(said: dict[str, str]) -> OffshelfError:
+    """Make here what was raised there, and came as JSON."""
+    kind = getattr(errors, said["type"], OffshelfError)
+    return kind(said["what"], where=said["where"], remedy=said["remedy"])

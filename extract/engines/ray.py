@@ -1,0 +1,226 @@
+"""The engine of many machines: actors of Ray, each of which is given one shard after another.
+
+This process keeps the list of what is to do, and nothing else. Ray is to start actors, and neither to restart one nor
+to repeat a call: while a machine is lost and Ray does not know it yet, any number of repetitions would be used up. A
+shard whose actor died waits again, and another actor is asked for.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from extract.engines.actor import Place
+from extract.engines.pool import Pool, Said, Worker, room
+from extract.engines.session import session
+from extract.engines.todo import Todo
+from extract.engines.worker import Order, error_from, receipt_from
+from extract.errors import EngineError, OptionError, ShardsFailed
+from extract.forward import Extractor
+from extract.progress import Progress
+from extract.shard import Receipt
+from extract.spec import ExtractSpec, Record
+from extract.store import files
+
+Shards = Sequence[Sequence[Record]]
+
+TICK_S = 0.5
+"""How long nobody looks at what takes too long."""
+
+GRACE_S = 1.5
+"""How long actors that are to stop may take to compute the batches in their lanes and to write what is done."""
+
+STARTS = 3
+"""So many actors that fail to start, one after the other, are a fault of what they are to start with."""
+
+WAIT_S, NOTE_S = 600.0, 10.0
+"""How long to wait for a cluster to have room for a first actor, as it may have to start machines; after how long that
+is said."""
+
+
+def run(
+    shards: Shards, extractor: Extractor, folder: Path, spec: ExtractSpec, progress: Progress
+) -> Generator[Receipt, None, None]:
+    """Compute the rows of all records with actors in a session of Ray, and yield a receipt for each shard.
+
+    The actors read the weights beside `folder`, and write there. Raises ShardsFailed in the end where some shards
+    failed again and again, EngineError where no actor can be had, and at once what ends every engine: a full disk,
+    weights or a machine that are not what they should be. The shards that are on disk are kept.
+    """
+    if not shards:
+        return
+    if spec.profile:
+        raise OptionError("no trace is written of what other processes do in Ray", remedy="Leave --profile out")
+    with session(spec.engine) as ray, _probe(folder) as probe:
+        gpus = _gpus(extractor, spec)
+        size = min(len(shards), spec.engine.actors or _room(ray, spec, gpus))
+        place = Place(spec.engine.cpus, (probe, *_in_reach(shards)))
+        order = _order(shards, extractor, folder, spec, size, gpus)
+        with Pool(ray, size, (order, place), gpus=gpus) as pool:
+            yield from Driver(shards, pool, spec, progress).receipts()
+
+
+class Driver:
+    """Gives the shards to the actors of a pool until each is done, or has failed too often."""
+
+    def __init__(self, shards: Shards, pool: Pool, spec: ExtractSpec, progress: Progress) -> None:
+        self._shards, self._pool, self._engine, self._progress = shards, pool, spec.engine, progress
+        self._todo = Todo(len(shards), max(1, spec.engine.retries))
+        self._notes: set[str] = set()
+        self._heard = time.monotonic()
+        self._bad_starts = 0
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Yield receipts until all is done; at Ctrl-C those of what is done, and KeyboardInterrupt follows."""
+        stopped = False
+        try:
+            while self._todo.left:
+                yield from self._step()
+        except KeyboardInterrupt:
+            stopped = True
+            yield from self._stop()
+        if stopped:
+            raise KeyboardInterrupt
+        if self._todo.failed:
+            raise self._failed()
+
+    def _step(self) -> Iterator[Receipt]:
+        self._pool.fill(self._todo.left)
+        while self._pool.free and (number := self._todo.take()) is not None:
+            self._pool.give(number, [_brief(record) for record in self._shards[number]])
+        for worker, said in self._pool.heard(TICK_S):
+            self._heard = time.monotonic()
+            yield from self._take(worker, said)
+        for worker in self._pool.late(self._engine.shard_timeout_s):
+            self._fail(worker, f"it took longer than {self._engine.shard_timeout_s:g} s")
+        if self._pool.starting:
+            self._wait()
+
+    def _take(self, worker: Worker, said: Said | str) -> Iterator[Receipt]:
+        """Carry on from what an actor said, or from why it said nothing."""
+        if isinstance(said, str):
+            self._fail(worker, said)
+        elif "error" in said:
+            raise error_from(said["error"])
+        elif worker.number is None:
+            self._started(worker, said["notes"])
+        else:
+            yield from self._done(worker, worker.number, said["receipts"])
+
+    def _started(self, worker: Worker, notes: Sequence[str]) -> None:
+        self._bad_starts = 0
+        self._pool.free.append(worker)
+        for note in notes:
+            self._note(note)
+
+    def _done(self, worker: Worker, number: int, receipts: Sequence[Said]) -> Iterator[Receipt]:
+        self._todo.done(number)
+        worker.number = None
+        self._pool.free.append(worker)
+        for other in self._pool.at(number):
+            self._pool.drop(other)
+        yield from self._read(receipts)
+
+    def _read(self, receipts: Sequence[Said]) -> Iterator[Receipt]:
+        for receipt in map(receipt_from, receipts):
+            self._progress.advance(receipt.rows, receipt.bad)
+            yield receipt
+
+    def _fail(self, worker: Worker, reason: str) -> None:
+        """Do without an actor; its shard waits again, or is given up."""
+        self._pool.drop(worker)
+        if worker.number is not None:
+            self._todo.fail(worker.number, reason)
+            return
+        self._bad_starts += 1
+        if self._bad_starts >= STARTS:
+            remedy = "Check that this package and the cache are on every machine"
+            raise EngineError(f"no actor can be started ({reason})", where=self._engine.address or "", remedy=remedy)
+
+    def _wait(self) -> None:
+        """Wait for a first actor, or for one after all were lost, but not for ever."""
+        waited_s = time.monotonic() - self._heard
+        wanted = f"{self._engine.cpus:g} CPUs and {self._pool.gpus:g} GPUs"
+        if waited_s > WAIT_S:
+            remedy = "Take less for an actor: --cpus-per-actor, --gpus-per-actor"
+            raise EngineError(f"no machine has had room for an actor of {wanted} in {waited_s:.0f} s", remedy=remedy)
+        if waited_s > NOTE_S:
+            self._note(f"waiting for a machine with room for an actor of {wanted}")
+
+    def _note(self, text: str) -> None:
+        """Say something once, as most actors have the same to say."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self._progress.note(text)
+
+    def _stop(self) -> Iterator[Receipt]:
+        """Have all actors write what is done, and yield those receipts."""
+        deadline = time.monotonic() + GRACE_S
+        self._pool.stop()
+        while self._pool.busy and (left_s := deadline - time.monotonic()) > 0:
+            for _, said in self._pool.heard(left_s):
+                yield from self._read(() if isinstance(said, str) else said.get("receipts", ()))
+
+    def _failed(self) -> ShardsFailed:
+        failed = sorted(self._todo.failed)
+        first, reason = failed[0]
+        said = f"{len(failed):,} of {len(self._shards):,} shards failed each time they were tried, all others are done"
+        where = f"the shard that begins with {self._shards[first][0].id}"
+        remedy = f"The first: {reason}. Run the same command again: it goes on from the rows that are written"
+        return ShardsFailed(said, where=where, remedy=remedy, failed=failed)
+
+
+def _gpus(extractor: Extractor, spec: ExtractSpec) -> float:
+    """Return how many GPUs an actor has: one where this machine would use one, if nobody said."""
+    if spec.engine.gpus is not None:
+        return spec.engine.gpus
+    return 1.0 if extractor.device.type == "cuda" else 0.0
+
+
+def _room(ray: Any, spec: ExtractSpec, gpus: float) -> int:
+    """Return how many actors there is room for; a cluster may grow, and this machine does not."""
+    if found := room(ray, spec.engine, gpus):
+        return found
+    if spec.engine.address:
+        return 1
+    said = f"this machine has no room for an actor of {spec.engine.cpus:g} CPUs and {gpus:g} GPUs"
+    raise EngineError(said, remedy="Take less for an actor: --cpus-per-actor, --gpus-per-actor")
+
+
+def _order(shards: Shards, extractor: Extractor, folder: Path, spec: ExtractSpec, size: int, gpus: float) -> Order:
+    return Order(
+        device="cuda:0" if gpus else "cpu",  # of those that Ray has it see
+        recipe=extractor.recipe.to_json(indent=None),
+        folder=str(folder.absolute()),
+        n_images=-(-sum(map(len, shards)) // size),
+        most=max(map(len, shards)),
+        share=1,
+        workers=max(1, int(spec.engine.cpus)),
+        batch_size=spec.batch_size,
+        compile=spec.compile,
+    )
+
+
+def _brief(record: Record) -> Record:
+    """Leave out what computes nothing, and name its file from the root: elsewhere another folder is the current one."""
+    return Record(record.id, os.path.abspath(record.path), span=record.span)  # noqa: PTH100 a million times, quickly
+
+
+@contextmanager
+def _probe(folder: Path) -> Iterator[str]:
+    """Write a file beside the shards that every machine must see, as long as actors start."""
+    path = folder.absolute().parent / f"{files.TEMPORARY}seen-{secrets.token_hex(4)}"
+    files.publish(path, b"seen\n")
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _in_reach(shards: Shards) -> Iterator[str]:
+    """Yield the first image, if it can be seen here."""
+    if (path := Path(shards[0][0].path)).is_file():
+        yield str(path.absolute())

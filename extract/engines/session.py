@@ -1,0 +1,145 @@
+"""A session of Ray: a private one that only this machine hears, or one in a cluster that somebody else started."""
+
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from extract.errors import EngineError
+from extract.spec import EngineSpec, available_cores
+
+ATTEMPTS = 2
+"""A machine with much else to do may take longer to start Ray's processes than they wait for each other (15 s)."""
+
+STORE_BYTES = 80 << 20
+"""Of memory that Ray shares between processes: it takes no less, and nothing of ours goes through it."""
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
+"""Tell nobody that Ray is used, do not warn of what a later version will do about GPUs, and say nothing of what becomes
+of actors that were dropped."""
+
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable: 0 has all that Ray starts listen on 127.0.0.1 alone, on any system."""
+
+
+@contextmanager
+def session(engine: EngineSpec) -> Iterator[Any]:
+    """Connect to Ray, and yield the package; one that this process is connected to already is left as it is.
+
+    Raises EngineError where the extra is missing, or Ray cannot be started or reached.
+    """
+    environment = {**QUIET, **({} if engine.address else _private())}
+    with _environment(environment):
+        ray = _import_ray(private=not engine.address)
+        if ray.is_initialized():
+            _check_free(engine)
+            yield ray
+            return
+        with _temporary() as folder:
+            try:
+                _connect(ray, engine, folder)
+                yield ray
+            finally:
+                ray.shutdown()
+
+
+def _check_free(engine: EngineSpec) -> None:
+    if engine.address:
+        remedy = "Leave the address out to take that session, or call ray.shutdown() before"
+        raise EngineError("this process is connected to Ray already", where=engine.address, remedy=remedy)
+
+
+def _private() -> dict[str, str]:
+    """Return what the processes of a private session are to find: the modules that this one finds."""
+    return {LOOPBACK: "0", "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which processes inherit, and set them back."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _import_ray(*, private: bool) -> Any:
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise EngineError("ray is not installed", remedy='Run: pip install "offshelf[ray]"') from error
+    # Read from the environment at the first import, which may be long ago and somebody else's.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = not private
+    return ray
+
+
+@contextmanager
+def _temporary() -> Iterator[str]:
+    """Make a folder for Ray's sockets and logs; its path is short, as that of a socket may have some 100 letters."""
+    base = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 the folder in it has a name of its own
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=base, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def _connect(ray: Any, engine: EngineSpec, folder: str) -> None:
+    """Start Ray, or connect to where it runs; signals go on to who heard them before."""
+    said = {"log_to_driver": False, "logging_level": "ERROR"}
+    where = {"address": engine.address} if engine.address else _resources(engine) | {"_temp_dir": folder}
+    for left in reversed(range(1 if engine.address else ATTEMPTS)):
+        try:
+            with _own_signals():
+                ray.init(**where, **said)
+        except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+            ray.shutdown()
+            if not left:
+                raise _unreachable(engine, error) from error
+        else:
+            return
+
+
+def _resources(engine: EngineSpec) -> dict[str, Any]:
+    """Return what a private session is started with: as many CPUs as its actors were promised."""
+    return {
+        "address": "local",
+        "num_cpus": max(available_cores(), ceil((engine.actors or 1) * engine.cpus)),
+        "object_store_memory": STORE_BYTES,
+        "include_dashboard": False,
+    }
+
+
+def _unreachable(engine: EngineSpec, error: Exception) -> EngineError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if engine.address is None:
+        return EngineError(f"Ray cannot be started ({reason})", remedy="Try again, or take --engine local")
+    remedy = "Start a cluster there with the same versions of Python and Ray, or leave --address out"
+    return EngineError(f"no cluster of Ray can be reached ({reason})", where=engine.address, remedy=remedy)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep who hears SIGTERM, which Ray would take for itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
