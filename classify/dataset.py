@@ -112,7 +112,7 @@ def _check_classes(where: str, train: np.ndarray, test: np.ndarray) -> tuple[lis
     classes = [str(name) for name in names]
     if len(classes) < 2:
         said = f"all {len(train)} training images are {classes[0]!r}" if classes else "no image is left to train on"
-        raise FitError(said, where=where, remedy="A classifier needs images of two classes or more")
+        raise FitError(said, where=where, remedy="Give images of two classes or more")
     if rare := [name for name, count in zip(classes, counts, strict=True) if count < 2]:
         shown = ", ".join(map(repr, rare[:3])) + (f" and {len(rare) - 3} more" if len(rare) > 3 else "")
         raise FitError(f"fewer than 2 training images of {shown}", where=where, remedy="Add images or drop the class")

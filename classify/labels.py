@@ -28,7 +28,7 @@ def read_labels(path: Path, ids: list[str]) -> np.ndarray:
     known = set(ids)
     for id_ in table:
         if id_ not in known:
-            unknown("image", id_, ids, FitError, remedy=f"Each path in {path} is an id of the feature set.")
+            unknown("image", id_, ids, FitError, remedy=f"Each path in {path} is an id of the feature set")
     return np.array([table.get(id_, "") for id_ in ids], dtype=object)
 
 
@@ -86,5 +86,5 @@ def read_groups(features: "FeatureSet", group: str) -> list[str]:
         raise OptionError(f"--group {group!r} is no pattern: {error}", remedy=r"As in --group '_([a-z]+)_'") from error
     found = [pattern.search(id_) for id_ in features.ids]
     if not any(found):
-        raise FitError(f"the pattern {group!r} matches no image", where=features.ids[0], remedy="It is matched to ids")
+        raise FitError(f"the pattern {group!r} matches no image", where=features.ids[0], remedy="Write one that is found in ids like this one")
     return [(match[1] if pattern.groups else match[0]) or "" if match else "" for match in found]

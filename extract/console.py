@@ -19,7 +19,7 @@ from extract.spec import available_cores
 
 INTERRUPTED = 130
 STOPS = (signal.SIGINT, signal.SIGTERM)
-STOP = Interrupted("interrupted", remedy="What was finished is kept; run the same command again")
+STOP = Interrupted("interrupted", remedy="Run the same command again: what was finished is kept")
 GRACE_S = 4.0
 JSON, STOPPED = "offshelf.json", "offshelf.stopped"
 

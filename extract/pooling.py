@@ -91,7 +91,7 @@ def make_pool(name: str) -> Pool:
         if output.dim() == 2 and name in VECTOR_POOLS:
             return output.clone()
         said = f"pool {name!r} does not take an output of shape {tuple(output.shape[1:])}"
-        raise TapError(said, remedy=f"It takes maps (C, H, W); rows take {', '.join(VECTOR_POOLS)}")
+        raise TapError(said, remedy=f"Take it for maps (C, H, W); rows take {', '.join(VECTOR_POOLS)}")
 
     return pooled
 
@@ -99,5 +99,5 @@ def make_pool(name: str) -> Pool:
 def _grid(name: str) -> Pool:
     side = name.removeprefix("grid:")
     if not (side.isascii() and side.isdigit() and 1 <= int(side) <= MAX_GRID):
-        raise TapError(f"no pool {name!r}", remedy=f"A grid has 1 to {MAX_GRID} cells a side, as in grid:4")
+        raise TapError(f"no pool {name!r}", remedy=f"Take a grid of 1 to {MAX_GRID} cells a side, as in grid:4")
     return lambda maps: grid(maps, side=int(side))

@@ -28,9 +28,9 @@ def find_head(name: str, params: Mapping[str, Sequence[Any]] | None = None) -> H
     if "." in name:
         return imported(name, params)
     if name not in HEADS:
-        remedy = "Or a classifier by its path: sklearn.ensemble.RandomForestClassifier."
+        remedy = "Name a classifier by its path: sklearn.ensemble.RandomForestClassifier"
         unknown("head", name, HEADS, OptionError, remedy=remedy)
     if params:
-        remedy = "It is for a head by its path, as sklearn.ensemble.RandomForestClassifier"
+        remedy = "Take a head by its path, as sklearn.ensemble.RandomForestClassifier"
         raise OptionError(f"parameters mean nothing to the head {name!r}", remedy=remedy)
     return HEADS[name]

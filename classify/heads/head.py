@@ -103,7 +103,7 @@ def builder(
     def build(value: Any, seed: int, *, transform: str | None = None, class_weight: str | None = None) -> Pipeline:
         transform = transforms[0] if transform is None else transform
         if transform not in transforms:
-            raise OptionError(f"{name} takes no rows in {transform!r}", remedy=f"It takes: {', '.join(transforms)}.")
+            raise OptionError(f"{name} takes no rows in {transform!r}", remedy=f"Take one of {', '.join(transforms)}")
         _check_weight(name, class_weight, weighs)
         return make_pipeline(*steps_of(transform), make(value, seed, class_weight))
 
@@ -145,7 +145,7 @@ def _model_scores(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:
     scores = model_scores(pipeline, X)
     if scores.shape != (len(X), len(pipeline.classes_)):
         said = f"{type(pipeline[-1]).__name__} gives scores of the shape {scores.shape}"
-        raise FitError(said, remedy=f"One for each of {len(pipeline.classes_)} classes is needed")
+        raise FitError(said, remedy=f"Take a head that gives one for each of {len(pipeline.classes_)} classes")
     return scores
 
 

@@ -116,7 +116,7 @@ def _check_names(cls: type, path: str, setting: Mapping[str, Any]) -> None:
     for name in setting:
         if name not in parameters:
             said = f"{path} has no parameter {name!r}{_nearest(name, list(parameters))}"
-            raise OptionError(said, remedy=f"It takes: {', '.join(parameters)}.")
+            raise OptionError(said, remedy=f"Give one of {', '.join(parameters)}")
 
 
 KINDS = {"a regressor": is_regressor, "a clusterer": is_clusterer, "an outlier detector": is_outlier_detector}

@@ -56,7 +56,7 @@ def add_up(rows: Iterable[tuple[str, str]], ids: Sequence[str], where: str) -> l
     known = set(ids)
     for id_, cell in rows:
         if id_ not in known:
-            unknown("image", id_, ids, FitError, remedy=f"Each path in {where} is an id of the feature set.")
+            unknown("image", id_, ids, FitError, remedy=f"Each path in {where} is an id of the feature set")
         if cell:
             found.setdefault(id_, []).append(cell)
     return [_joined(found.get(id_, []), f"{where}, {id_!r}") for id_ in ids]

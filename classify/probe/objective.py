@@ -63,7 +63,7 @@ def lay_out(asked: Asked, problems: Sequence[tuple[int, float]]) -> Problems:
     """Work out what follows from masks and C; in a mask of two classes, sklearn's one column is our two with C/2."""
     total, held = asked.totals(), asked.held()
     if not (total > 0).all():
-        raise FitError("a training set has no rows")
+        raise FitError("a training set has no rows", remedy="Take fewer folds, or give more images")
     live, prior = PRIORS[asked.loss](held, total[:, None])
     mask, C = np.array([m for m, _ in problems]), np.array([C for _, C in problems], np.float64)
     halved = np.where((asked.loss == "softmax") & (live.sum(axis=1) == 2), 0.5, 1.0)[mask]

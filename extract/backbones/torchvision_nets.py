@@ -41,7 +41,7 @@ def listing(name: str) -> Listing:
 def open_backbone(name: str, weights: str, seed: int) -> Backbone:
     """Return torchvision's network `name` with the weights of that enum name, `auto` or `none`, not read yet."""
     if name not in names():
-        unknown("model", name, names(), BackboneError, remedy="List them with: pipeline.py models.")
+        unknown("model", name, names(), BackboneError, remedy="List them with: pipeline.py models")
     enum = _weights_of(name)
     chosen = _auto(enum) if weights in ("auto", "none") else _by_name(enum, weights, name)
     return Backbone(
@@ -80,7 +80,7 @@ def _auto(enum: type[WeightsEnum]) -> WeightsEnum:
 
 def _by_name(enum: type[WeightsEnum], weights: str, name: str) -> WeightsEnum:
     if weights not in enum.__members__:
-        remedy = "Or give auto, none, or the path of a weights file."
+        remedy = "Give auto, none, or the path of a weights file"
         unknown(f"weights of {name} called", weights, [w.name for w in enum], BackboneError, remedy=remedy)
     return enum[weights]
 

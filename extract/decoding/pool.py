@@ -219,7 +219,7 @@ def _await_ready(process: Process) -> None:
     """Wait for the worker's first word; anything before it comes from Python's own start."""
     if not any(line.endswith(READY) for line in _pipes(process)[1]):
         said = f"a process that decodes images ended before it began ({cause(ended(process))})"
-        remedy = "This says why: python -c 'import extract.decoding.worker'"
+        remedy = "See why with: python -c 'import extract.decoding.worker'"
         raise DecoderError(said, where=sys.executable, remedy=remedy)
 
 

@@ -45,7 +45,7 @@ def open_folder(data: Path) -> Source:
         raise SourceError(
             "no images in this folder",
             where=where,
-            remedy=f"Names must end in .jpg, .png or another image suffix; {len(listing.skipped)} other files are here",
+            remedy=f"Name them with .jpg, .png or another image suffix; {len(listing.skipped)} other files are here",
         )
     places = infer(listing.images, where=where)
     base = root.rstrip("/") + "/"

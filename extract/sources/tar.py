@@ -105,7 +105,7 @@ def _records(archives: Sequence[_Archive], where: str) -> list[Record]:
     """Make the records of all archives, sorted by id; places are inferred over all of them at once."""
     members = [(archive, member) for archive in archives for member in archive.images]
     if not members:
-        raise SourceError("no images in the archive", where=where, remedy="Names must end in .jpg, .png or the like")
+        raise SourceError("no images in the archive", where=where, remedy="Name them with .jpg, .png or the like")
     bare = [member.name for archive, member in members if _key(member.name) not in archive.labels]
     places = dict(zip(bare, infer(strip_shared_top(bare), where=where), strict=True)) if bare else {}
     several = len(archives) > 1

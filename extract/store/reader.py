@@ -101,7 +101,7 @@ class FeatureSet(Tables):
     def check_layer(self, layer: str) -> None:
         """Raise StoreError where there is no layer of that name, and say which there are."""
         if layer not in self.shapes:
-            more = f"Further views of each end in @1 to @{self.views - 1}." if self.views > 1 else ""
+            more = f"Further views of each end in @1 to @{self.views - 1}" if self.views > 1 else ""
             unknown("layer", layer, self.layers, StoreError, remedy=more)
 
     def load(self, layer: str | None = None, rows: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -335,7 +335,7 @@ def test_an_answer_that_was_not_taken_goes_to_no_other_image(monkeypatch, decode
 @pytest.mark.parametrize("program", ["raise SystemExit(4)", "import os; os.kill(os.getpid(), 9)"])
 def test_a_process_that_does_not_begin_is_an_error_of_the_machine(monkeypatch, decoder, record, program):
     monkeypatch.setattr(pool, "PROGRAM", program)
-    said = r"ended before it began \((exit code 4|SIGKILL)\).*This says why"
+    said = r"ended before it began \((exit code 4|SIGKILL)\).*See why with"
     with pytest.raises(DecoderError, match=said):
         decoder.start()
     with pytest.raises(DecoderError, match=said):
