@@ -11,14 +11,16 @@ import click
 from classify.commands.advise import advise
 from classify.commands.compare import compare
 from classify.commands.demo import demo
+from classify.commands.export import export
 from classify.commands.fit import fit
 from classify.commands.predict import evaluate, predict
+from classify.commands.serve import serve
 from extract.commands.cache import cache
 from extract.commands.extract import extract
 from extract.commands.models import doctor, layers, models
 from extract.console import CONTEXT, Commands, LogLines
 
-COMMANDS = (demo, extract, fit, advise, compare, predict, evaluate, layers, models, cache, doctor)
+COMMANDS = (demo, extract, fit, advise, compare, predict, evaluate, export, serve, layers, models, cache, doctor)
 """In the order of the work."""
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from extract.errors import SourceError
 from extract.sources.folder import list_files, open_folder
+from extract.sources.held import Held
 from extract.sources.manifest import open_csv, open_parquet
 from extract.sources.source import Source, shown
 from extract.sources.tar import expand_braces, open_tar
 from extract.sources.torchvision_sets import PREFIX, open_torchvision, read_image
 from extract.spec import Failure, Record, Status
 
-__all__ = ["Source", "is_a_file", "list_images", "open_source", "read_bytes"]
+__all__ = ["Held", "Source", "is_a_file", "list_images", "open_source", "read_bytes"]
 
 FORMS = (
     "DATA is a folder of class folders; a folder with train/, val/, test/; a flat folder; a .csv or .parquet manifest; "
@@ -59,7 +60,7 @@ def list_images(paths: Sequence[Path]) -> tuple[Record, ...]:
 
 def is_a_file(record: Record) -> bool:
     """Tell whether an image's bytes are those of a file, or of a span of one."""
-    return not record.path.startswith(PREFIX)
+    return not isinstance(record, Held) and not record.path.startswith(PREFIX)
 
 
 def read_bytes(record: Record, max_bytes: int) -> bytes | Failure:
@@ -67,6 +68,8 @@ def read_bytes(record: Record, max_bytes: int) -> bytes | Failure:
 
     MISSING: nothing there, no permission, no regular file, an I/O error; EMPTY; TOO_LARGE.
     """
+    if isinstance(record, Held):
+        return record.read(max_bytes)
     if not is_a_file(record):
         return read_image(record.path, max_bytes)
     try:

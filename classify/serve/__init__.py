@@ -1,0 +1,1 @@
+"""A run as a small HTTP server: images in, the answers of `predict` out."""

@@ -1,0 +1,96 @@
+"""The server: a socket, the application on it, and an orderly end."""
+
+import contextlib
+import importlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classify.predict import PredictSpec
+from classify.serve.model import Model
+from extract.errors import OptionError
+
+GRACE_S = 5
+"""How long requests that are being answered may take to end after Ctrl-C."""
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeSpec:
+    """Which run to serve, and where; port 0 takes one that is free. The most images and bytes of one request."""
+
+    predict: PredictSpec
+    host: str = "127.0.0.1"
+    port: int = 8000
+    images: int = 64
+    request_bytes: int = 64 << 20
+
+
+def serve(spec: ServeSpec, told: Callable[[str], None]) -> None:
+    """Serve a run until the process is told to stop; `told` hears the address once there is an answer at it.
+
+    Raises OptionError where the extra is not installed or the address cannot be had, and whatever `open_run` does.
+    """
+    uvicorn = _need("uvicorn")
+    for name in ("fastapi", "python_multipart"):
+        _need(name)
+    from classify.serve.app import make_app
+    from classify.serve.requests import Limits
+
+    limits = Limits(spec.images, spec.request_bytes, waiting=max(256, spec.images))
+    with contextlib.closing(_listen(spec.host, spec.port)) as listening, Model(spec.predict) as model:
+        app = make_app(model, _name(spec.predict.run), limits, only_here=spec.host in LOOPBACK)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S
+        )
+        with _ending_in_order():
+            told(_url(spec.host, listening))
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _name(run: str) -> str:
+    """Call a run by its folder, without the path to it, which is nobody's business."""
+    path = Path(run).resolve()
+    return path.parent.name if path.name == "bundle" else path.stem
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end the server as Ctrl-C does: it is how a server ends, and no error."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        said = f"cannot listen there ({error.strerror or error})"
+        raise OptionError(said, where=f"{host}:{port}", remedy="Take another --port; 0 finds a free one") from error
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _need(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise OptionError(f"{name} is not installed", remedy="pip install 'offshelf[serve]'") from error
