@@ -162,26 +162,39 @@ def test_what_was_to_stay_and_has_changed_is_an_error(root, monkeypatch):
             train_one(bench, "tiny", ground.last, 0, bench.plan.settings[0])
 
 
+def about_to_deploy(bench, ground):
+    """Return a training of no steps, its calibration, and what it answers for the test part."""
+    network = begin(bench, ground.last.train, 0)
+    outcome = Outcome(network.state(), 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
+    trained = Trained("tiny", ground.last, 0, bench.plan.settings[0], outcome, network, None, outcome.val, [], [], "")
+    held = Held(ground.last.val, bench.scores(network, ground.last.val), "validation part")
+    probe = fit_probe(bench.spec, bench.inputs, Silent())
+    tuned = story.judge_tuned(bench, probe, Course([], [trained], [], held))
+    n_train, n_test = len(bench.inputs.data.train), len(bench.inputs.data.test)
+    return trained, tuned, bench.scores(network, n_train + np.arange(n_test))
+
+
 def test_a_network_that_would_answer_otherwise_than_it_was_trained_to_is_not_deployed(root, tmp_path, monkeypatch):
     for bench, ground in with_bench(root, "lp-ft"):
-        network = begin(bench, ground.last.train, 0)
-        outcome = Outcome(network.state(), 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
-        trained = Trained(
-            "tiny", ground.last, 0, bench.plan.settings[0], outcome, network, None, outcome.val, [], [], ""
-        )
-        held = Held(ground.last.val, bench.scores(network, ground.last.val), "validation part")
-        probe = fit_probe(bench.spec, bench.inputs, Silent())
-        tuned = story.judge_tuned(bench, probe, Course([], [trained], [], held))
-        n_train, n_test = len(bench.inputs.data.train), len(bench.inputs.data.test)
-        answers = bench.scores(network, n_train + np.arange(n_test))
+        trained, tuned, answers = about_to_deploy(bench, ground)
         made = deploy(bench, ground.source, trained, answers, tuned, tmp_path)
         np.testing.assert_allclose(made.expected, made.bundle.scores({"penultimate": made.rows}))
         monkeypatch.setattr(
             "classify.finetune.deploy.whole_state",
             lambda parts: {name: value * 1.01 for name, value in whole_state(parts).items()},
         )
+        (tmp_path / "other").mkdir()
         with pytest.raises(FitError, match="answers otherwise than the trained one"):
-            deploy(bench, ground.source, trained, answers, tuned, tmp_path)
+            deploy(bench, ground.source, trained, answers, tuned, tmp_path / "other")
+
+
+def test_rounded_maps_allow_for_less_than_a_tenth_of_the_spread(root, tmp_path):
+    for bench, ground in with_bench(root, "tail"):
+        trained, tuned, answers = about_to_deploy(bench, ground)
+        off = np.eye(*answers.shape) * np.ptp(answers)
+        deploy(bench, ground.source, trained, answers + 0.01 * off, tuned, tmp_path)
+        with pytest.raises(FitError, match="answers otherwise than the trained one"):
+            deploy(bench, ground.source, trained, answers + 0.15 * off, tuned, tmp_path)
 
 
 def test_what_is_said_to_have_stayed_is_looked_at_once_more(root):
