@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.advise.losses import best_of, lost, lost_by_halves, over_sets, surely_lost
 from benchmarks.advise.rules import RULES, TO_BEAT
 from benchmarks.cells.outcomes import Outcome, keep, kept_outcomes
-from benchmarks.cells.runs import STEPS, Outcomes, all_outcomes, check_alike, missing, outcome
-from benchmarks.cells.sets import SMALL, Cell, Workplace, all_cells, open_workplace
+from benchmarks.cells.runs import STEPS, Outcomes, check_alike, missing, outcome, whole_cells
+from benchmarks.cells.sets import Cell, Workplace, all_cells, open_workplace
 from benchmarks.extract.harness import Figures, Goal, Numbers
 from classify.advise.advice import FEW
 from classify.spec import AUTO
@@ -66,12 +66,10 @@ def choices(quick: bool) -> Figures:
 
 def gather(quick: bool) -> dict[Cell, Told]:
     """Run what is missing, as far as there is time: -> the cells of which all is known."""
-    place, known = open_workplace(), kept_outcomes("advise", "regret")
+    known = kept_outcomes("advise", "regret")
     told: dict[Cell, Told] = {}
-    for cell, found in all_outcomes(place, quick).items():
-        hurried = quick and cell.per_class > SMALL
-        chosen = automatic(cell, found, place.closed() if hurried else place, known.get(cell.name, {}).get(AUTO))
-        if chosen:
+    for cell, room, found in whole_cells(open_workplace(), quick):
+        if chosen := automatic(cell, found, room, known.get(cell.name, {}).get(AUTO)):
             told[cell] = Told(found, chosen)
     return told
 

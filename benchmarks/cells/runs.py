@@ -1,6 +1,6 @@
 """Every strategy on every cell: what was run before is not run again, and what there is no time for is left out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks.cells.outcomes import Outcome, kept_outcomes, read_run
 from benchmarks.cells.sets import SMALL, Cell, Workplace, all_cells, extracted
@@ -21,13 +21,17 @@ class RunError(Exception):
     """Runs of one cell that cannot be compared."""
 
 
-def all_outcomes(place: Workplace, quick: bool) -> dict[Cell, Outcomes]:
-    """Run every strategy on all cells, or on the small ones: -> what they came to where all are there."""
-    known, found = kept_outcomes("finetune", "strategies"), {}
+def whole_cells(place: Workplace, quick: bool) -> Iterator[tuple[Cell, Workplace, Outcomes]]:
+    """Run every strategy on one cell after the other, or on the small ones: those of which all is there.
+
+    Each comes with where more may be run on it: nowhere, if it is large and this is to be quick.
+    """
+    known = kept_outcomes("finetune", "strategies")
     for cell in all_cells():
-        hurried = quick and cell.per_class > SMALL
-        found[cell] = exhaustive(cell, place.closed() if hurried else place, known)
-    return {cell: outcomes for cell, outcomes in found.items() if outcomes.keys() == EVERY.keys()}
+        room = place.closed() if quick and cell.per_class > SMALL else place
+        found = exhaustive(cell, room, known)
+        if found.keys() == EVERY.keys():
+            yield cell, room, found
 
 
 def exhaustive(cell: Cell, place: Workplace, known: Mapping[str, Outcomes]) -> Outcomes:

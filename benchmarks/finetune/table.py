@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.cells.outcomes import Outcome, compare, keep
-from benchmarks.cells.runs import STEPS, all_outcomes, missing
+from benchmarks.cells.runs import STEPS, missing, whole_cells
 from benchmarks.cells.sets import NETWORK, Cell, open_workplace
 from benchmarks.extract.harness import Figures, Numbers
 from classify.tuning import LINEAR, STRATEGIES
@@ -19,7 +19,7 @@ NOTE = (
 
 def strategies(quick: bool) -> Figures:
     """Run every strategy on every set and size; what was done before is not done again."""
-    found = all_outcomes(open_workplace(), quick)
+    found = {cell: outcomes for cell, _, outcomes in whole_cells(open_workplace(), quick)}
     return Figures([row(cell, outcomes) for cell, outcomes in found.items()], NOTE + missing(found))
 
 
