@@ -16,9 +16,10 @@ import numpy as np
 from extract.errors import ImageError, OptionError, unknown
 from extract.forward import Extractor, build_extractor
 from extract.given import Given, as_given, contents_of, name_of, record_of
+from extract.job import Job, check_room, prepare_folder
 from extract.plan import make_plan, opened, stored_contents, stored_shards
 from extract.progress import Silent
-from extract.run import Job, check_room, commit, extract, prepare_folder, run_plan
+from extract.run import compute, extract
 from extract.sources import Source
 from extract.spec import PENULTIMATE, BackboneSpec, ExtractSpec, Failure, Record, Status
 from extract.store import FeatureSet, files
@@ -149,8 +150,7 @@ def _bring(job: Job, images: Mapping[bytes, Given]) -> FeatureSet:
         plan = make_plan(entries, there, job.shard_rows)
         check_room(job, plan)
         prepare_folder(job, prove=True)
-        receipts = run_plan(job, plan)
-        commit(job, plan, stored, receipts)
+        receipts, _ = compute(job, plan, stored)
         files.remove([path for path in damaged if path.name not in {receipt.name for receipt in receipts}])
         return FeatureSet(job.folder / INDEX)
 

@@ -1,92 +1,46 @@
 """The story of `extract`: source -> plan, only what the cache lacks -> engine -> index -> feature set."""
 
-import contextlib
-import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from extract.contents import Contents, find_contents
-from extract.engines import engine_of, probe
-from extract.errors import Interrupted, StoreError
-from extract.forward import Extractor, build_extractor
-from extract.plan import (
-    Plan,
-    check_same_data,
-    check_still_there,
-    explain_miss,
-    make_plan,
-    opened,
-    stored_contents,
-    stored_shards,
-)
+from extract.commit import Commits
+from extract.engines import probe
+from extract.errors import ShardsFailed
+from extract.forward import build_extractor
+from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_plan
+from extract.part import compute_part, part_of
+from extract.plan import Plan, check_still_there, explain_miss, opened, stored_shards
 from extract.progress import Progress, Silent
 from extract.shard import Receipt
 from extract.sources import Source, open_source
-from extract.spec import ExtractSpec, Status
+from extract.spec import ExtractSpec, Failure, Status
 from extract.store import files
-from extract.store.folders import CACHE_TAG, TAG, is_cache
-from extract.store.index import Entry, Table, write_index
-from extract.store.known import FILE as CONTENTS
-from extract.store.known import Known, Signature, read_known, write_known
+from extract.store.index import Table
 from extract.store.lock import held, lock_of
-from extract.store.reader import INDEX, KEY_DIGITS, RECIPE, SHARDS, WEIGHTS, weights_are_whole
-from extract.store.shards import Shard, read_shard
+from extract.store.reader import INDEX, KEY_DIGITS, SHARDS
+from extract.store.shards import Shard
 from extract.verdict import judge
-
-log = logging.getLogger(__name__)
-
-SHARD_ROWS = 1024
-"""Rows of a shard at most; fewer where they are wide, and where they take longer than `shard.SHARD_S`."""
-
-SHARD_BYTES = 64 << 20
-MUCH = 1 << 30
-"""Bytes to write that are said before the work begins."""
-
-ById = Mapping[str, tuple[Signature, bytes]]
-"""Which files were read, by the id of their record, and what they hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One extraction, opened: what was asked for, its images, what computes their rows, and the folder of the rows."""
-
-    spec: ExtractSpec
-    source: Source
-    extractor: Extractor
-    folder: Path
-    progress: Progress
-
-    @property
-    def name(self) -> str:
-        """`NAME/KEY12`."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one image's features."""
-        numbers = sum(map(math.prod, self.extractor.shapes.values()))
-        return numbers * np.dtype(self.extractor.recipe.store).itemsize
-
-    @property
-    def shard_rows(self) -> int:
-        """Rows of a shard at most."""
-        return max(1, min(SHARD_ROWS, SHARD_BYTES // self.row_bytes))
 
 
 def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Bring the features of a data set up to date and return the summary that `--json` prints.
 
-    Raises an OffshelfError where the source, the backbone or the cache is not usable, and Interrupted where Ctrl-C
-    ended it; images that are not usable become rows with a reason.
+    Of a part, its rows are computed and nothing more. Raises an OffshelfError where the source, the backbone or the
+    cache is not usable, ShardsFailed where shards failed and all others are done, and Interrupted where Ctrl-C ended
+    it; images that are not usable become rows with a reason.
     """
     began = time.perf_counter()
     job = open_job(spec, progress or Silent())
+    done = compute_part(job, spec.part) if spec.part else _compute_all(job)
+    return done | {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def _compute_all(job: Job) -> dict[str, Any]:
+    spec = job.spec
     with held(lock_of(job.folder), wait=spec.wait, on_wait=job.progress.note):
         miss = explain_miss(job.folder, job.extractor.recipe)
         if miss and spec.only is None:  # some of the images are for a question, and not for who types the name
@@ -99,15 +53,10 @@ def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
             remember(job, contents.known)
         check_room(job, plan)
         prepare_folder(job, prove=spec.rehash or plan.computed > 0)
-        receipts = run_plan(job, plan)
-        table = commit(job, plan, stored, receipts)
+        receipts, table = compute(job, plan, stored)
         made = {receipt.name for receipt in receipts}
         files.remove([path for path in damaged if path.name not in made])
-    seconds = round(time.perf_counter() - began, 3)
-    return summary(job, plan, receipts, table, set(before.ids) if before else set()) | {
-        "miss": miss,
-        "seconds": seconds,
-    }
+    return summary(job, plan, receipts, table, set(before.ids) if before else set()) | {"miss": miss}
 
 
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
@@ -115,7 +64,7 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
 
     Computes some of the rows to tell the time, and writes nothing.
     """
-    job = open_job(spec, progress or Silent())
+    job = part_of(open_job(spec, progress or Silent()))
     recipe = job.extractor.recipe
     stored, _ = stored_shards(job.folder / SHARDS, recipe.key, thorough=spec.rehash)
     plan, _ = plan_of(job, stored, remember=lambda _: None)
@@ -159,83 +108,24 @@ def chosen(source: Source, only: frozenset[str] | None) -> Source:
     return replace(source, records=tuple(record for record in source.records if record.id in only))
 
 
-def plan_of(job: Job, stored: Sequence[Shard], *, remember: Callable[[ById], None]) -> tuple[Plan, Contents]:
-    """Plan what the cache lacks, once it is sure that the name fits the data; `remember` is called at Ctrl-C."""
-    known = Known() if job.spec.rehash else read_known(job.folder.parent / CONTENTS)
-    contents = find_contents(
-        job.source.records,
-        known,
-        workers=job.spec.workers,
-        progress=job.progress,
-        remember=remember,
-    )
-    entries = [Entry(record, content) for record, content in zip(job.source.records, contents.digests, strict=True)]
-    if job.spec.only is None:  # some of them say nothing of what the others are
-        check_same_data(job.folder, job.source.origin, entries)
-    return make_plan(entries, stored_contents(stored, but_failed=job.spec.retry_failed), job.shard_rows), contents
+def compute(job: Job, plan: Plan, stored: Sequence[Shard]) -> tuple[list[Receipt], Table]:
+    """Compute the shards that are missing, and write the index over them and those that were there.
 
-
-def remember(job: Job, by_id: ById) -> None:
-    """Note which files were read, so that the next run need not; without room for it, it reads them again."""
-    try:
-        write_known(job.folder.parent / CONTENTS, by_id)
-    except StoreError as error:
-        log.warning("%s. The next run will read all files again", error)
-
-
-def prepare_folder(job: Job, *, prove: bool) -> None:
-    """Make the folder, with the recipe in words and the weights of the cut network beside what they compute.
-
-    Weights that are there already are read and proven only if `prove`.
+    Where shards failed, the index says so of their images, and ShardsFailed is raised.
     """
-    path, recipe = job.folder / WEIGHTS, job.extractor.recipe
-    if not is_cache(job.spec.cache):
-        files.replace(job.spec.cache / TAG, CACHE_TAG)
-    there = weights_are_whole(path, recipe) if prove else path.is_file()
-    if not there or not (job.folder / RECIPE).is_file():
-        files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
-        files.replace(path, job.extractor.weights())
+    commits = Commits(job.folder, job.about, plan.entries, stored)
+    try:
+        receipts = run_plan(job, plan, commits.add)
+    except ShardsFailed as error:
+        commits.write(_reasons(plan, error))
+        raise
+    return receipts, commits.write()
 
 
-def check_room(job: Job, plan: Plan) -> None:
-    """Say before the work begins that much is to be written; raise StoreError where the disk has no room for it."""
-    if not plan.computed:
-        return
-    needed, free = plan.computed * job.row_bytes, files.free_bytes(job.folder)
-    said = f"{plan.computed:,} rows take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
-    if needed > free:
-        remedy = "Free some, take another --cache, fewer or pooled --layer, or --store float16"
-        raise StoreError(said, where=str(job.spec.cache), remedy=remedy)
-    if needed > MUCH:
-        job.progress.note(said)
-
-
-def run_plan(job: Job, plan: Plan) -> list[Receipt]:
-    """Compute the shards that are missing; raises Interrupted, saying what is kept."""
-    job.progress.start("extract", plan.computed)
-    receipts: list[Receipt] = []
-    stopped = True
-    engine = engine_of(job.spec)(plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress)
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(engine):
-        for receipt in engine:
-            receipts.append(receipt)
-        stopped = False
-    if stopped:
-        kept = plan.reused + sum(receipt.rows for receipt in receipts)
-        raise Interrupted(
-            f"interrupted: {kept:,} of {plan.reused + plan.computed:,} rows are kept",
-            where=str(job.folder),
-            remedy="Run the same command again: it goes on from there",
-        )
-    return receipts
-
-
-def commit(job: Job, plan: Plan, stored: Sequence[Shard], receipts: Sequence[Receipt]) -> Table:
-    """Write the index over the shards that were there and the new ones."""
-    recipe, folder = job.extractor.recipe, job.folder
-    shards = [*stored, *(read_shard(folder / SHARDS / receipt.name, recipe.key) for receipt in receipts)]
-    shards.sort(key=lambda shard: shard.name)  # as the next run finds them
-    return write_index(folder / INDEX, recipe, plan.entries, shards, job.extractor.shapes, job.source.origin)
+def _reasons(plan: Plan, error: ShardsFailed) -> Mapping[bytes | Failure, Failure]:
+    """Say of the contents of shards that failed why they did: the next run computes them again."""
+    why = {r.id: Failure(Status.KILLED, reason) for number, reason in error.failed for r in plan.shards[number]}
+    return {entry.content: why[entry.record.id] for entry in plan.entries if entry.record.id in why}
 
 
 def summary(job: Job, plan: Plan, receipts: Sequence[Receipt], table: Table, before: set[str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Bar:
     def __init__(self, progress: Progress) -> None:
         self.progress, self.task, self.bad = progress, None, 0
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Begin a stage."""
         self.task, self.bad = self.progress.add_task(what, total=total, bad="", shown=""), 0
 
@@ -116,6 +116,23 @@ def echo_extract(done: dict[str, Any]) -> None:
     if done["hint"] and done["seconds"] > LONG_S:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in done["stages"].items() if share >= 0.005)
         click.echo(f"Time: {shares} ({done['runner']}). {done['hint'][0].upper()}{done['hint'][1:]}")
+    click.echo(f"Features: {done['path']}")
+
+
+def echo_part(done: dict[str, Any]) -> None:
+    """Sum up a part of an extraction, and say what makes an index of all of them."""
+    speed = f", {done['images_per_s']:.0f} images/s" if done["images_per_s"] else ""
+    click.echo(
+        f"{done['features']}, part {done['part']}: {done['rows']} rows, {done['computed']} computed, "
+        f"{done['reused']} reused, {done['bad']} bad{speed}"
+    )
+    click.echo(f"When all parts are done: cache commit {done['features']}")
+
+
+def echo_committed(done: dict[str, Any]) -> None:
+    """Sum up what parts of an extraction have become."""
+    missing = f", {done['missing']} of them not computed yet" if done["missing"] else ""
+    click.echo(f"{done['features']}: {done['rows']} rows, {done['bad']} bad{missing}")
     click.echo(f"Features: {done['path']}")
 
 

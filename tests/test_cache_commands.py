@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import pipeline
-from extract import run as story
+from extract import job
 from extract.run import extract
 from extract.spec import ExtractSpec
 from extract.store import FeatureSet
@@ -25,7 +25,7 @@ ROOT = Path(pipeline.__file__).parent
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(story, "SHARD_ROWS", 3)
+    monkeypatch.setattr(job, "SHARD_ROWS", 3)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # waits for the disk, which nothing here can tell
 
 

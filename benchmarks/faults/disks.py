@@ -26,7 +26,7 @@ from benchmarks.faults.harness import (
     warm,
 )
 from benchmarks.faults.mounts import PowerCut, grow, memory_disk
-from extract import run
+from extract import job, run
 from extract.errors import StoreError
 from extract.store.index import write_index
 from extract.store.sealed import damage
@@ -181,7 +181,7 @@ def _is_one_line(said: str) -> bool:
 
 def _limited(folder: Path, n: int) -> list[Numbers]:
     """Do the same where the system takes no file beyond a thousand bytes, from several moments on."""
-    run.SHARD_ROWS = test_full_disk.SHARD_ROWS
+    job.SHARD_ROWS = test_full_disk.SHARD_ROWS
     data = tiny_folder(folder / "limited", per_class=test_full_disk.IMAGES // 2)
     spec = small_spec(data, folder / "limited-clean")
     moments = [("weights", 0), ("index", 0), *(("shard", shards) for shards in range(5))]

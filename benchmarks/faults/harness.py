@@ -20,7 +20,7 @@ import numpy as np
 
 import pipeline
 from classify.fit import FitSpec, fit
-from extract import forward, loader, run
+from extract import forward, job, loader, run
 from extract.spec import ExtractSpec
 from extract.store import FeatureSet
 from extract.store.known import FINE_NS
@@ -141,7 +141,7 @@ def warm(shard_rows: int, *, decode_here: bool = True) -> None:
     """Let this process and its forks extract without delay, in shards of so many rows."""
     build = run.build_extractor
     built = functools.cache(lambda backbone, taps: build(tiny_spec("", Path(), backbone=backbone, taps=taps)))
-    run.SHARD_ROWS = shard_rows
+    job.SHARD_ROWS = shard_rows
     run.build_extractor = lambda spec: built(spec.backbone, spec.taps)
     forward.versions = functools.cache(forward.versions)
     if decode_here:
@@ -236,7 +236,7 @@ def most_megabytes() -> float:
 def small_bundle(data: Path, work: Path) -> Path:
     """Extract, fit, and return the bundle's folder."""
     done = run.extract(small_spec(data, work / "cache"))
-    fit(FitSpec(done["features"], cache=work / "cache", out=work / "run", cv=2, jobs=1))
+    fit(FitSpec(done["features"], cache=work / "cache", out=work / "run", cv=2, jobs=1, strategy="linear"))
     return work / "run" / "bundle"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.harness import Numbers, most_megabytes, mutated, rows_at, settled, small_spec, warm
-from extract import run
+from extract import job, run
 from extract.decoding import pool
 from extract.spec import Status
 from extract.store import FeatureSet
@@ -187,7 +187,7 @@ def decoder_crash(folder: Path) -> Numbers:
 
 def sources(folder: Path, n: int) -> Numbers:
     """Change images in place and set their times back: the next run finds each, and so does one that reads all."""
-    warm(run.SHARD_ROWS)
+    warm(job.SHARD_ROWS)
     data = settled(tiny_folder(folder / "pets", per_class=n))
     spec = small_spec(data, folder / "cache", batch_size=64)
     run.extract(spec)

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from extract.console import CONTEXT, as_json, cache_option
+from extract.errors import StoreError
 from extract.terminal import (
     count,
+    echo_committed,
     echo_garbage,
     echo_info,
     echo_inventory,
@@ -74,6 +76,35 @@ def cache_verify(features: tuple[str, ...], repair: bool, cache: Path, as_json: 
         found = verify(features, cache, repair=repair, progress=bar)
     print_json(found) if as_json else echo_verified(found, repair=repair)
     sys.exit(0 if all(problem["repaired"] for problem in found["problems"]) else 1)
+
+
+@cache.command("commit")
+@click.argument("features")
+@click.option("--wait", is_flag=True, help="Wait for parts that are at work, instead of giving up.")
+@cache_option
+@as_json
+def cache_commit(features: str, wait: bool, cache: Path, as_json: bool) -> None:
+    """Make the index of FEATURES from what extract --part has computed; exit code 1 where rows are missing.
+
+    FEATURES is the NAME that the parts have said, or NAME/KEY where it has several recipes. Rows that no part has
+    computed stand in the index without features: run their parts and this again, or extract, which goes on from there.
+
+    \b
+    Example: python pipeline.py cache commit photos
+    """
+    from extract.commit import commit_parts
+
+    with progress_bar() as bar:
+        done = commit_parts(features, cache, wait=wait, on_wait=bar.note)
+    if not as_json:
+        echo_committed(done)
+    if done["missing"]:
+        said = (
+            f"{done['missing']} of {done['rows']} rows are not computed yet, of these parts: {', '.join(done['again'])}"
+        )
+        raise StoreError(said, where=done["features"], remedy="Run those parts and this again, or extract")
+    if as_json:
+        print_json(done)
 
 
 @cache.command("gc")

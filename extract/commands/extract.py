@@ -20,7 +20,7 @@ from extract.spec import (
     EngineSpec,
     ExtractSpec,
 )
-from extract.terminal import echo_dry_run, echo_extract, print_json, progress_bar
+from extract.terminal import echo_dry_run, echo_extract, echo_part, print_json, progress_bar
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
@@ -137,12 +137,12 @@ def extract(data: str, **options: Any) -> None:
     if options["dry_run"] and not options["as_json"]:
         echo_dry_run(done)
     elif not options["as_json"]:
-        echo_extract(done)
+        echo_part(done) if spec.part else echo_extract(done)
     if done.get("bad", 0) > options["max_bad"] * done["rows"]:
         raise OptionError(
             f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
             where=data,
-            remedy="The features of the others are kept",
+            remedy="See why with: pipeline.py cache info; the features of the others are kept",
         )
     if options["as_json"]:
         print_json(done)
@@ -169,4 +169,6 @@ def _triple(text: str | None, name: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
-        raise OptionError(f"--{name} {text!r} is not three numbers", remedy="As in 0.485,0.456,0.406") from None
+        raise OptionError(
+            f"--{name} {text!r} is not three numbers", remedy="Write them as in 0.485,0.456,0.406"
+        ) from None

@@ -23,6 +23,9 @@ FITS, FIT = "fits", ".fit"
 TRAININGS, CHECKPOINT = "training", ".ckpt"
 """The folder of the trainings that began with a feature set, one folder for each, and how their files end."""
 
+PARTS = "parts"
+"""The folder of what the parts of an extraction found in their images."""
+
 TAG = "CACHEDIR.TAG"
 CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Cached features of offshelf; safe to delete.\n"
 """The tag of a cache: by the first line backup programs know any cache, by the second one we know ours."""
@@ -57,7 +60,7 @@ class SetFolder:
     @property
     def linked(self) -> bool:
         """Whether a symbolic link leads to it, or on from it: to files that may not be the cache's."""
-        inside = (self.path / name for name in (SHARDS, FITS, TRAININGS))
+        inside = (self.path / name for name in (SHARDS, FITS, TRAININGS, PARTS))
         return any(each.is_symlink() for each in (self.path.parent, self.path, *inside, *self.trainings()))
 
     def files(self) -> list[Path]:
@@ -79,9 +82,13 @@ class SetFolder:
             path for folder in self.trainings() for path in sorted(folder.glob(f"*{CHECKPOINT}")) if is_regular(path)
         ]
 
+    def parts(self) -> list[Path]:
+        """List what parts of an extraction found in their images: their index is made of it, again and again."""
+        return [path for path in sorted((self.path / PARTS).glob("*.h5")) if is_regular(path)]
+
     def temporaries(self) -> list[Path]:
         """List what killed runs left behind."""
-        folders = (self.path, self.path / SHARDS, self.path / FITS, *self.trainings())
+        folders = (self.path, *(self.path / name for name in (SHARDS, FITS, PARTS)), *self.trainings())
         return [each for folder in folders for each in temporaries_in(folder)]
 
     def shard(self, path: Path) -> Shard:
@@ -128,7 +135,7 @@ def _chosen(features: str, known: Sequence[SetFolder], cache: Path) -> list[SetF
     if not found:
         names = [each.name for each in known] if key else sorted({each.path.parent.name for each in known})
         unknown(
-            "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract."
+            "features", features, names, StoreError, remedy=f"Looked in {cache}; make them with: pipeline.py extract"
         )
     return found
 

@@ -15,6 +15,7 @@ from extract.store import files, known
 from extract.store.folders import (
     FITS,
     LOCK,
+    PARTS,
     TRAININGS,
     SetFolder,
     check_cache,
@@ -41,8 +42,8 @@ class Item:
     """A file that serves nothing: of which kind, its bytes, its rows where it is a whole shard; whether it goes.
 
     `temporary` was left by a killed run; `unused` is a shard that the index does not name; `unfinished` one of an
-    extraction that did not come to its end, or how far a training has come; `foreign` is no whole shard of the recipe;
-    `unreadable` may be one, and stays; a `lock` is held by nobody.
+    extraction that did not come to its end, what its parts found in their images, or how far a training has come;
+    `foreign` is no whole shard of the recipe; `unreadable` may be one, and stays; a `lock` is held by nobody.
     """
 
     path: Path
@@ -75,7 +76,7 @@ class Sweep:
                 return
             self._take((path, TEMPORARY, None) for path in folder.temporaries())
             self._take(self._needless(folder))
-            self._take((path, UNFINISHED, None) for path in folder.checkpoints())
+            self._take((path, UNFINISHED, None) for path in (*folder.checkpoints(), *folder.parts()))
             if was_locked:
                 self.items.append(Item(folder.lock, LEFT_LOCK, 0, None, delete=True))  # letting go of it deletes it
             if self.delete:
@@ -217,12 +218,12 @@ def remove(folders: Sequence[SetFolder]) -> dict[str, Any]:
 
 def _all_files(folder: SetFolder) -> list[Path]:
     """List all that is the cache's own in the folder of a feature set, in the order in which it can go."""
-    return [*folder.files(), *folder.fits(), *folder.checkpoints(), *folder.temporaries()]
+    return [*folder.files(), *folder.fits(), *folder.checkpoints(), *folder.parts(), *folder.temporaries()]
 
 
 def _folders_in(folder: SetFolder) -> list[Path]:
     """List the folders that make up that of a feature set, the inner ones first."""
-    return [*folder.trainings(), *(folder.path / name for name in (SHARDS, FITS, TRAININGS)), folder.path]
+    return [*folder.trainings(), *(folder.path / name for name in (SHARDS, FITS, TRAININGS, PARTS)), folder.path]
 
 
 def _remove_files(paths: Sequence[Path]) -> int:

@@ -41,12 +41,19 @@ Shape = tuple[int, ...]
 """Of one row: (D,), or (C, H, W) of a map."""
 
 
+CHANGED = Failure(Status.MISSING, "it changed while it was read: run extract again")
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the index: the record, and the SHA-256 of its bytes or why they could not be read."""
+    """One row of the index: the record, and the SHA-256 of its bytes or why they could not be read.
+
+    `lacking` is why it has no features where no shard has a row of that content.
+    """
 
     record: Record
     content: bytes | Failure
+    lacking: Failure = CHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def make_table(entries: Sequence[Entry], shards: Sequence[Shard]) -> Table:
                 shard[i], row[i] = places[entry.content]
                 failure = _failure(shards[shard[i]], row[i])
             else:
-                failure = Failure(Status.MISSING, "it changed while it was read: run extract again")
+                failure = entry.lacking
         status[i] = failure.status if failure else Status.OK
         errors.append(failure.reason if failure else "")
     return Table(shard, row, status, errors)
@@ -108,10 +115,9 @@ def write_index(
     """
     table = make_table(entries, shards)
     used = sorted({int(number) for number in table.shard if number >= 0})
-    names = sorted({entry.record.label for entry in entries if entry.record.label is not None})
 
     def fill(file: h5py.File) -> None:
-        _records(file, [entry.record for entry in entries], names)
+        write_records(file, [entry.record for entry in entries])
         content = [NOTHING if isinstance(entry.content, Failure) else entry.content for entry in entries]
         file.create_dataset("sha256", data=np.frombuffer(b"".join(content), np.uint8).reshape(-1, 32))
         file.create_dataset("status", data=table.status)
@@ -186,11 +192,13 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def _records(file: h5py.File, records: Sequence[Record], names: Sequence[str]) -> None:
+def write_records(file: h5py.File, records: Sequence[Record]) -> None:
+    """Write what is known of images but for their content: ids, labels, splits and groups, an entry for each."""
+    names = sorted({record.label for record in records if record.label is not None})
     number = {name: i for i, name in enumerate(names)}
     labels = [NO_LABEL if record.label is None else number[record.label] for record in records]
     file.create_dataset("labels", data=np.array(labels, np.int64))
-    file.create_dataset("label_names", data=text_array(list(names)))
+    file.create_dataset("label_names", data=text_array(names))
     file.create_dataset("filenames", data=text_array([record.id for record in records]))
     file.create_dataset("splits", data=text_array([record.split or "" for record in records]))
     file.create_dataset("groups", data=text_array([record.group or "" for record in records]))

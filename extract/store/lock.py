@@ -1,7 +1,7 @@
 """One extraction of a feature set at a time: a lock that ends with its process, and says who holds it.
 
-It saves double work and nothing more. The cache stays right without it: shards are immutable, and the index is
-replaced in one step.
+The parts of one extraction share it: they exclude what is not a part, and not each other. It saves double work and
+nothing more. The cache stays right without it: shards are immutable, and the index is replaced in one step.
 """
 
 import contextlib
@@ -35,19 +35,20 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
-def held(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs.
+def held(path: Path, *, wait: bool, on_wait: Callable[[str], None], shared: bool = False) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs: alone, or with others that hold it `shared`.
 
     Where another process holds it: raises StoreError saying who, or, with `wait`, tells `on_wait` and waits. Where the
     folder or the system takes no lock, goes on without one.
     """
-    descriptor = _acquire(path, wait=wait, on_wait=on_wait)
+    descriptor = _acquire(path, wait=wait, on_wait=on_wait, shared=shared)
     try:
         yield
     finally:
         if descriptor is not None:
             with contextlib.suppress(OSError):
-                path.unlink()
+                if not shared or _take(descriptor):  # of those who share it the last one removes it
+                    path.unlink()
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
@@ -59,24 +60,29 @@ def lock_of(folder: Path) -> Path:
 
 def holder(path: Path) -> str:
     """Say who is at work under a lock file, and leave it alone; "" where nobody is, or there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
+    descriptor = _open_there(path) if fcntl is not None else None
+    if descriptor is None:
         return ""
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return _who(descriptor) + AT_WORK if error.errno in HELD else ""
+        return _who(descriptor) + AT_WORK if _is_held(descriptor) else ""
     finally:
         os.close(descriptor)
-    return ""
 
 
-def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None]) -> int | None:
+def _is_held(descriptor: int) -> bool:
+    """Tell whether somebody holds a lock for longer than those do who only look."""
+    began = time.monotonic()
+    while not _take(descriptor):
+        if time.monotonic() - began > MOMENT_S:
+            return True
+        time.sleep(MOMENT_S / 10)
+    return False
+
+
+def _acquire(path: Path, *, wait: bool, on_wait: Callable[[str], None], shared: bool) -> int | None:
     told, began = False, time.monotonic()
     while (descriptor := _open(path)) is not None:
-        if _take(descriptor):
+        if _take(descriptor, shared=shared):
             if _is_at(descriptor, path):
                 _sign(descriptor, path)
                 return descriptor
@@ -107,15 +113,21 @@ def _open(path: Path) -> int | None:
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
-    with contextlib.suppress(OSError):  # the lock of another user, which can be held all the same
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    return _open_there(path)
+
+
+def _open_there(path: Path) -> int | None:
+    """Open a lock file that exists, also that of another user, which can be held all the same; None for none."""
+    for mode in (os.O_RDWR, os.O_RDONLY):  # over NFS only what may be written can be held
+        with contextlib.suppress(OSError):
+            return os.open(path, mode | os.O_NONBLOCK)
     return None
 
 
-def _take(descriptor: int) -> bool:
+def _take(descriptor: int, *, shared: bool = False) -> bool:
     assert fcntl is not None  # noqa: S101 a descriptor exists only where it does
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
             return False

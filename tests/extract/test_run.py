@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract import contents, golden, images, loader
+from extract import contents, golden, images, job, loader
 from extract import run as story
 from extract.errors import Interrupted, OptionError, StoreError
 from extract.progress import Silent
@@ -39,7 +39,7 @@ COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
 
 @pytest.fixture(autouse=True)
 def several_shards(monkeypatch):
-    monkeypatch.setattr(story, "SHARD_ROWS", 3)
+    monkeypatch.setattr(job, "SHARD_ROWS", 3)
     monkeypatch.setattr(loader, "Decoder", InProcess)  # what decodes is not at stake here, and costs a start
     monkeypatch.setattr(os, "fsync", lambda _: None)  # waits for the disk, which nothing here can tell
 
@@ -333,7 +333,7 @@ def test_a_disk_without_room_is_told_before_the_work_and_where_there_is_none_it_
             extract(spec)
         assert not list(spec.cache.glob("pets/*/*"))
         patch.setattr(story.files, "free_bytes", lambda _: n_bytes)
-        patch.setattr(story, "MUCH", n_bytes - 1)
+        patch.setattr(job, "MUCH", n_bytes - 1)
         notes = Notes()
         assert counts(extract(spec, notes)) == {"rows": 8, "computed": 8}
         assert notes.heard == ["8 rows take 0.00 GB, and 0.00 GB are free"]
@@ -379,7 +379,7 @@ def test_a_random_view_hangs_on_the_content_and_the_seed_alone(spec, data, tmp_p
 
 
 def test_a_map_is_stored_as_it_is_in_shards_of_fewer_rows(spec, monkeypatch):
-    monkeypatch.setattr(story, "SHARD_BYTES", 2 * 64 * 16 * 16 * 4)
+    monkeypatch.setattr(job, "SHARD_BYTES", 2 * 64 * 16 * 16 * 4)
     done = extract(replace(spec, taps=("layer2:map",)))
     features = features_of(done)
     assert features.shapes == {"layer2:map": (64, 16, 16)}
@@ -641,7 +641,7 @@ def test_rows_can_be_read_in_any_order_and_more_than_once(spec):
 
 def test_the_number_of_shards_does_not_change_a_row(spec, tmp_path, monkeypatch):
     many = rows_of(features_of(extract(spec)))
-    monkeypatch.setattr(story, "SHARD_ROWS", 1000)
+    monkeypatch.setattr(job, "SHARD_ROWS", 1000)
     done = extract(replace(spec, cache=tmp_path / "other"))
     assert len(shards_of(done)) == 1
     assert_same_rows(rows_of(features_of(done)), many)
@@ -753,7 +753,7 @@ def test_a_spec_that_makes_no_sense_is_refused(spec, wrong):
 
 def test_slow_work_becomes_a_shard_every_so_often(spec, monkeypatch):
     expected = rows_of(features_of(extract(replace(spec, name="fast"))))
-    monkeypatch.setattr(story, "SHARD_ROWS", 8)
+    monkeypatch.setattr(job, "SHARD_ROWS", 8)
     monkeypatch.setattr("extract.shard.SHARD_S", 0)
     done = extract(replace(spec, batch_size=3))
     assert counts(done) == {"rows": 8, "computed": 8}
@@ -838,7 +838,7 @@ def test_a_note_that_cannot_be_kept_costs_a_second_read_and_no_more(spec, settle
     def refuse(*_: object) -> None:
         raise StoreError("cannot be written", where="here")
 
-    monkeypatch.setattr(story, "write_known", refuse)
+    monkeypatch.setattr(job, "write_known", refuse)
     assert counts(extract(spec)) == {"rows": 8, "computed": 8}
     assert "The next run will read all files again" in caplog.text
     assert counts(extract(spec)) == {"rows": 8, "reused": 8}
@@ -992,23 +992,23 @@ def test_a_very_long_name_of_a_folder_makes_a_name_that_is_one(spec, data, tmp_p
 
 
 def test_ctrl_c_at_whatever_point_leaves_no_engine_at_work(monkeypatch):
-    job = SimpleNamespace(spec=None, extractor=None, folder=Path("x"), progress=Silent())
+    asked = SimpleNamespace(spec=None, extractor=None, folder=Path("x"), progress=Silent())
     plan = SimpleNamespace(shards=[], computed=2, reused=1)
     heard, held = [], []
 
     def engine(*_: object) -> Iterator[SimpleNamespace]:
         heard.append("begun")
         try:
-            yield SimpleNamespace(rows=1)
-            yield SimpleNamespace(rows=1)
+            yield SimpleNamespace(rows=1, name="x")
+            yield SimpleNamespace(rows=1, name="x")
         finally:
             heard.append("ended")
 
-    monkeypatch.setattr(story, "engine_of", lambda _: engine)
+    monkeypatch.setattr(job, "engine_of", lambda _: engine)
     for nth in itertools.count(1):
         heard.clear()
         try:
-            if not interrupted(lambda: story.run_plan(job, plan), ("extract/run.py",), nth):
+            if not interrupted(lambda: story.run_plan(asked, plan), ("extract/job.py",), nth):
                 break
         except Interrupted as error:
             held.append(error)  # and with it what was at work

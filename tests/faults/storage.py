@@ -232,11 +232,12 @@ class InProcess:
 
 def main() -> None:
     """Answer the cases on stdin."""
+    import extract.job
     import extract.loader
     import extract.run
     from tests.tiny import features_of, rows_of, tiny_spec
 
-    data, extract.run.SHARD_ROWS = Path(sys.argv[1]), int(sys.argv[2])
+    data, extract.job.SHARD_ROWS = Path(sys.argv[1]), int(sys.argv[2])
     extract.loader.Decoder = InProcess  # type: ignore[assignment] what decodes is not at stake here, and costs a start
     expected = None
     for line in sys.stdin:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extract import run as story
+from extract import job
 from extract.run import extract
 from extract.spec import ExtractSpec
 from extract.store.shards import shards_in
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 # a full disk answers ENOSPC; both come from write(), and a small disk to fill can be had by root only.)
 DRIVER = """
 import json, os, resource, sys
-from extract import run, shard
+from extract import commit, job, run, shard
 import pipeline
 
-run.SHARD_ROWS = int(sys.argv[1])
-PLACES = {"weights": (run, "prepare_folder"), "shard": (shard, "write_shard"), "index": (run, "commit")}
+job.SHARD_ROWS = int(sys.argv[1])
+PLACES = {"weights": (run, "prepare_folder"), "shard": (shard, "write_shard"), "index": (commit, "write_index")}
 
 def fill(moment, after, full_bytes):
     module, name = PLACES[moment]
@@ -60,7 +60,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def spec(tmp_path, monkeypatch) -> ExtractSpec:
-    monkeypatch.setattr(story, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(job, "SHARD_ROWS", SHARD_ROWS)
     data = tiny_folder(tmp_path / "pets", per_class=IMAGES // 2)
     return tiny_spec(data, tmp_path / "cache", taps=("penultimate",))
 

@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 # The command with small shards, as a process of its own, with the processes that decode for it.
 COMMAND = f"""
 import sys
-from extract import run
+from extract import job
 import pipeline
-run.SHARD_ROWS = {SHARD_ROWS}
+job.SHARD_ROWS = {SHARD_ROWS}
 print("begun", flush=True)
 pipeline.main(sys.argv[1:])
 """

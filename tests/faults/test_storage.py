@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extract import run as story
+from extract import job
 from extract.run import extract
 from extract.store.known import FINE_NS
 from tests.faults.storage import errors, kills, run_cases
@@ -57,7 +57,7 @@ def test_a_kill_at_any_call_loses_no_row_that_was_written(data, tmp_path):
 
 
 def test_a_kill_while_a_cache_is_brought_up_to_date_leaves_the_old_index_or_the_new_one(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(story, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(job, "SHARD_ROWS", SHARD_ROWS)
     extract(tiny_spec(data, tmp_path / "base", taps=("penultimate",)))
     put(data / "cat/new.png", 999)
     time.sleep(1.5 * FINE_NS / 1e9)

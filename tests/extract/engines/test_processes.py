@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from extract import run as story
+from extract import job
 from extract.engines import processes
 from extract.errors import DriftError, EngineError, Interrupted, OffshelfError, StoreError
 from extract.forward import Extractor, build_extractor
@@ -29,7 +29,7 @@ IMAGES, SHARD_ROWS = 24, 6
 @pytest.fixture
 def spec(tmp_path, monkeypatch) -> ExtractSpec:
     """An extraction by two processes, of one image at a time, so that there is something left to do in between."""
-    monkeypatch.setattr(story, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(job, "SHARD_ROWS", SHARD_ROWS)
     data = tiny_folder(tmp_path / "pets", per_class=IMAGES // 2)
     options = {"device": "cpu,cpu", "batch_size": 1, "compile": "none"}
     return tiny_spec(data, tmp_path / "cache", taps=("penultimate",), **options)
