@@ -1,9 +1,8 @@
-"""What a run deploys: recipe, weights, head, classes and thresholds; JSON and arrays, of which nothing can run."""
+"""A bundle on disk: recipe, weights, head, classes and thresholds; JSON and arrays, of which nothing can run."""
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,20 @@ from typing import Any
 import numpy as np
 import safetensors
 from safetensors.numpy import load, save
-from scipy.special import expit
 
 from classify import bundle_checks as checks
 from classify import manifest
-from classify.calibrate import softmax
-from classify.conformal import Abstain, Conformal
+from classify.deployed import Answers, Blocks, Bundle
 from classify.estimators import load_model, store_model
+from classify.examples import Examples, pack_examples, read_examples
 from classify.folders import whole_folder
-from classify.manifest import AGAIN, FILES, HEAD, MODEL, OPEN_SET, RECIPE, WEIGHTS, holds_bundle
-from classify.openset import OpenSet
+from classify.manifest import AGAIN, EXAMPLES, FILES, HEAD, MODEL, OPEN_SET, RECIPE, WEIGHTS, holds_bundle
 from classify.parity import check_parity, differs, spread, untied
-from classify.scoring import ROWWISE, SCORERS, SHAPES, Arrays, join, model_scores, prepare, prepared_width
+from classify.scoring import ROWWISE, Arrays, prepared_width
 from extract.errors import BundleError
 from extract.spec import Recipe
+from extract.store.folders import GOLDEN
+from extract.store.golden import read_golden
 from extract.store.index import versions
 
 __all__ = ["FILES", "PACKAGES", "Answers", "Blocks", "Bundle", "holds_bundle", "read_bundle", "write_bundle"]
@@ -35,103 +34,15 @@ PACKAGES = ("offshelf", "numpy", "scipy", "scikit-learn", "torch", "torchvision"
 PROOF_ROWS = 8
 """Rows whose scores an imported head must give again when it is read: another scikit-learn may make others of it."""
 SAID = ("head", "params", "classes", "temperature", "transform", "task", "kind")
-SHARES = {"single": softmax, "multi": expit}
-"""By task, scores (n, C) -> probabilities: of one label an image, or of each class by itself."""
-
-Blocks = Mapping[str, np.ndarray]
-"""Features by the name of their tap: (n, D_i) each."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Of n rows the probabilities (n, C), and, where the bundle has thresholds for them, what they let one say.
-
-    `sets` (n, C) bool are the conformal sets; `novelty` (n,) is the distance to what was seen over its threshold, above
-    1 for what is unlike it.
-    """
-
-    probabilities: np.ndarray
-    sets: np.ndarray | None
-    novelty: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A fitted head with its recipe. `kind` names its formula; `temperature` divides scores before they are shares.
-
-    `layers` are taps in the centre view, which is all that a prediction computes, whatever else the recipe has; the
-    rows of several are joined. `transform` is applied to the joined rows, what was fitted of it being in `arrays`. The
-    `task` "single" gives one label an image; "multi" gives every class whose probability reaches its one of
-    `label_thresholds` (C,). `model` is the estimator of the kind "imported".
-    """
-
-    recipe: Recipe
-    layers: tuple[str, ...]
-    transform: str
-    head: str
-    kind: str
-    params: dict[str, Any]
-    classes: list[str]
-    temperature: float
-    arrays: Arrays
-    task: str = "single"
-    label_thresholds: tuple[float, ...] = ()
-    conformal: Conformal | None = None
-    abstain: Abstain | None = None
-    open_set: OpenSet | None = None
-    model: Any = None
-    versions: dict[str, str] = field(default_factory=dict)
-    created: str = ""
-    folder: Path | None = None
-
-    def scores(self, blocks: Blocks) -> np.ndarray:
-        """Score each class, in plain numpy: features (n, D_i) of each of `layers` -> (n, C) float64."""
-        return self.score(self.joined(blocks))
-
-    def probabilities(self, blocks: Blocks) -> np.ndarray:
-        """Return calibrated probabilities: features of each layer -> (n, C)."""
-        return SHARES[self.task](self.scores(blocks) / self.temperature)
-
-    def answer(self, blocks: Blocks) -> Answers:
-        """Return all that can be said of rows: features (n, D_i) of each layer -> probabilities, sets, novelty."""
-        X = self.joined(blocks)
-        shares = SHARES[self.task](self.score(X) / self.temperature)
-        sets = self.conformal.sets(shares) if self.conformal else None
-        return Answers(shares, sets, self.open_set.novelty(X) if self.open_set else None)
-
-    def joined(self, blocks: Blocks) -> np.ndarray:
-        """Lay the rows of the layers side by side: (n, D_i) each -> (n, D) float64, before the transform."""
-        return join([np.asarray(blocks[layer], dtype=np.float64) for layer in self.layers])
-
-    def score(self, X: np.ndarray) -> np.ndarray:
-        """Score joined rows: (n, D) -> (n, C)."""
-        if not len(X):
-            return np.empty((0, len(self.classes)))  # scikit-learn refuses to score no rows
-        Z = ROWWISE[self.transform](X)
-        if self.kind == "imported":
-            return model_scores(self.model, prepare(self.arrays, Z))
-        return SCORERS[self.kind](self.arrays, Z)
-
-    @property
-    def width(self) -> int:
-        """Columns of the joined features that the head takes."""
-        [width] = {self.arrays[name].shape[axes.index("D")] for name, axes in SHAPES[self.kind].items() if "D" in axes}
-        return width
-
-    @property
-    def weights_path(self) -> Path:
-        """The network's weights, beside the head."""
-        if self.folder is None:
-            raise BundleError("the bundle was never written", remedy="write_bundle, then read_bundle")
-        return self.folder / WEIGHTS
 
 
 def write_bundle(folder: Path, bundle: Bundle, *, weights: Path, blocks: Blocks, expected: np.ndarray) -> None:
     """Write a bundle whole or not at all, once its scores of `blocks` (n, D_i) are those `expected` (n, C) of sklearn.
 
-    A thousand rows are compared at most; the features of more need not be read.
+    A thousand rows are compared at most; the features of more need not be read. What lies beside the `weights` of the
+    golden images goes into the bundle as its examples.
     """
-    bundle = _proven(bundle, blocks, expected)
+    bundle = _with_examples(_proven(bundle, blocks, expected), weights.with_name(GOLDEN))
     if folder.exists() and any(folder.iterdir()) and not holds_bundle(folder):
         raise BundleError("not a bundle, or not only that", where=str(folder), remedy="Name another folder")
     with whole_folder(folder) as temporary:
@@ -155,9 +66,22 @@ def _proven(bundle: Bundle, blocks: Blocks, expected: np.ndarray) -> Bundle:
     return replace(bundle, arrays={**bundle.arrays, **proof})
 
 
+def _with_examples(bundle: Bundle, golden: Path) -> Bundle:
+    """Add the features of the golden images with what is said of them, where they are known and it is sure."""
+    if not golden.is_file():
+        return bundle
+    rows, _ = read_golden(golden, bundle.recipe.key, bundle.layers)
+    sure = all(np.isfinite(values).all() for values in rows.values())
+    if sure and bundle.kind == "knn":
+        sure = untied(bundle.arrays, ROWWISE[bundle.transform](bundle.joined(rows))).all()
+    return replace(bundle, examples=Examples(rows, bundle.probabilities(rows))) if sure else bundle
+
+
 def _contents(bundle: Bundle) -> dict[str, bytes]:
     """Return the files of a bundle that are written from memory."""
     files = {HEAD: _packed(bundle.arrays), RECIPE: bundle.recipe.to_json().encode()}
+    if bundle.examples:
+        files[EXAMPLES] = _packed(pack_examples(bundle.examples))
     if bundle.open_set:
         files[OPEN_SET] = _packed({"rows": bundle.open_set.rows})
     if bundle.kind == "imported":
@@ -223,14 +147,23 @@ def _bundle(folder: Path, said: dict[str, Any], data: dict[str, bytes]) -> Bundl
         conformal=checks.read_conformal(thresholds.get("conformal"), n_classes),
         abstain=checks.read_abstain(thresholds.get("abstain")),
         open_set=checks.read_open_set(thresholds.get("open_set"), reference, width),
+        examples=read_examples(load(data[EXAMPLES]), said["layers"], width, n_classes) if EXAMPLES in data else None,
         model=load_model(data[MODEL], prepared_width(arrays), n_classes, str(folder / MODEL))
         if MODEL in data
         else None,
         folder=folder,
+        digest=str(said.get("sha256")),
         **{name: said[name] for name in (*SAID, "created", "versions")},
     )
     _check_proof(bundle)
+    _check_examples(bundle)
     return bundle
+
+
+def _check_examples(bundle: Bundle) -> None:
+    """Refuse a head that says something else of its examples than when it was fitted."""
+    if bundle.examples and differs(bundle.probabilities(bundle.examples.rows), bundle.examples.probabilities):
+        raise ValueError(f"{bundle.head} answers otherwise for its examples than when it was fitted")
 
 
 def _check_proof(bundle: Bundle) -> None:

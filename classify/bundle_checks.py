@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from classify.conformal import ABSTAIN, Abstain, Conformal
-from classify.openset import MAX_ROWS, OpenSet
 from classify.scoring import OPTIONAL_SHAPES, ROWWISE, SHAPES, Arrays
+from classify.thresholds import MAX_ROWS, RULES, Abstain, Conformal, OpenSet
 from extract.spec import Recipe
 
 TASKS = ("single", "multi")
@@ -104,7 +103,7 @@ def read_abstain(said: Any) -> Abstain | None:
         return None
     found = Abstain(**said)
     shares = (found.threshold, found.asked, found.coverage, found.accuracy_of_answered)
-    if found.by not in ABSTAIN or not all(map(is_share, shares)):
+    if found.by not in RULES or not all(map(is_share, shares)):
         raise ValueError("an abstain threshold that is no share")
     return found
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+
+from classify.scoring import softmax
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Bounds of the temperature."""
@@ -29,12 +30,6 @@ class Bin:
     count: int
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Turn scores into probabilities that add up to 1: (n, C) -> (n, C)."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Log-loss of each row: (n, C), (n,) codes -> (n,); a code of C or more has probability 0."""
     known = y < probabilities.shape[1]
@@ -53,6 +48,8 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
 
     Searched in log T, where the log-loss has one minimum. Guo et al. 2017, section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # here, as who only predicts may not have SciPy
+
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(
         lambda log_t: nll(scores, y, float(np.exp(log_t))), bounds=bounds, method="bounded", options={"xatol": 1e-6}

@@ -15,12 +15,12 @@ once subsampled), and the promise is about an image of a *new* group. New data f
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from classify.evaluate import Resamples, evaluate, wilson
+from classify.thresholds import RULES, Abstain, Conformal
 from extract.errors import OptionError, unknown
 
 ALPHA = 0.1
@@ -30,47 +30,6 @@ FEWEST_PER_CLASS = 50
 CURVE_POINTS = 200
 ROUNDING = 1e-9
 """A product such as 100 x 0.9 may come out above 90 by its last bit."""
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """A class is in the set of a row where 1 - p is at most its threshold: `thresholds` (C,), found on `n` rows.
-
-    A threshold of 1 lets every row in: too few rows were there to promise anything less.
-    """
-
-    alpha: float
-    thresholds: tuple[float, ...]
-    class_conditional: bool
-    n: int
-
-    def sets(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return which classes are in the set of each row: (n, C) -> (n, C) bool. A set may be empty: nothing fits."""
-        return 1 - probabilities <= np.array(self.thresholds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what metrics.json keeps: `threshold` is the largest, `thresholds` those of the classes, or null."""
-        own = list(self.thresholds) if self.class_conditional else None
-        said = {"alpha": self.alpha, "threshold": max(self.thresholds), "thresholds": own}
-        return {**said, "class_conditional": self.class_conditional, "n": self.n}
-
-
-@dataclass(frozen=True)
-class Abstain:
-    """Answer where the probability is at least `threshold`: chosen `by` accuracy or coverage for what was `asked`.
-
-    `coverage` is the share of rows that are answered, `accuracy_of_answered` how many of those are right.
-    """
-
-    threshold: float
-    asked: float
-    by: str
-    coverage: float
-    accuracy_of_answered: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what metrics.json and bundles keep."""
-        return asdict(self)
 
 
 def fit_conformal(
@@ -146,10 +105,9 @@ def _at_coverage(confidence: np.ndarray, hit: np.ndarray, asked: float) -> float
     return float(np.sort(confidence)[::-1][math.ceil(asked * len(confidence) - ROUNDING) - 1])
 
 
-ABSTAIN: dict[str, Callable[[np.ndarray, np.ndarray, float], float | None]] = {
-    "accuracy": _at_accuracy,
-    "coverage": _at_coverage,
-}
+ABSTAIN: dict[str, Callable[[np.ndarray, np.ndarray, float], float | None]] = dict(
+    zip(RULES, (_at_accuracy, _at_coverage), strict=True)
+)
 """What may be asked of the answers that are given."""
 
 

@@ -1,9 +1,10 @@
-"""Folders that exist only when whole: filled under a temporary name, on disk for good, then renamed in one step.
+"""Folders and files that exist only when whole: filled under a temporary name, on disk for good, then renamed.
 
 A process that is killed leaves its temporary folder behind. Who writes the same folder next removes it: the lock on it
 has ended with its process.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ except ImportError:  # not a POSIX system
     fcntl = None
 
 NEW, OLD = ".new", ".old"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
 
 
 def check_writable(folder: Path, error: type[OffshelfError]) -> None:
@@ -53,6 +56,28 @@ def whole_folder(folder: Path, error: type[OffshelfError] = BundleError) -> Iter
         _remove_left(folder)
     except OSError as reason:
         raise _failed(folder, reason, error) from reason
+
+
+@contextmanager
+def whole_file(path: Path, error: type[OffshelfError] = BundleError) -> Iterator[Path]:
+    """Write a temporary file beside `path`; at the end it takes the name, at an error it goes."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}{NEW}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            name_for_good(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as reason:
+        raise _failed(path, reason, error) from reason
+
+
+def name_for_good(temporary: Path, path: Path) -> None:
+    """Bring a file to the disk, and give it its name there in one step; raises OSError."""
+    _fsync(temporary)
+    temporary.replace(path)
+    _fsync(path.absolute().parent)
 
 
 @contextmanager
@@ -110,7 +135,8 @@ def _release(lock: int | None) -> None:
 
 
 def _failed(folder: Path, reason: OSError, error: type[OffshelfError]) -> OffshelfError:
-    return error(f"cannot write ({reason.strerror or reason})", where=str(folder), remedy="Make room or name another")
+    remedy = "Make room or name another" if reason.errno in FULL else "Name a folder that can be written to"
+    return error(f"cannot write ({reason.strerror or reason})", where=str(folder), remedy=remedy)
 
 
 def _swap(new: Path, folder: Path, old: Path) -> None:

@@ -6,21 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classify import openset
+from classify import thresholds
 from extract.errors import BundleError
 
-FORMAT, FORMAT_VERSION = "offshelf-bundle", 3
-ONE_LAYER = 2
-"""The version before: one tap, no transform beside the head's arrays, no thresholds."""
+FORMAT, FORMAT_VERSION = "offshelf-bundle", 4
+ONE_LAYER, NO_EXAMPLES = 2, 3
+"""Versions before: one tap, no transform beside the head's arrays, no thresholds; then no examples."""
+READABLE = (ONE_LAYER, NO_EXAMPLES, FORMAT_VERSION)
 
 MANIFEST = "bundle.json"
 WEIGHTS, HEAD, RECIPE = "weights.safetensors", "head.safetensors", "recipe.json"
-OPEN_SET, MODEL = "open_set.safetensors", "head.skops"
+OPEN_SET, MODEL, EXAMPLES = "open_set.safetensors", "head.skops", "examples.safetensors"
 FILES = (HEAD, RECIPE, WEIGHTS)
 """What every bundle has."""
-OPTIONAL = (MODEL, OPEN_SET)
+OPTIONAL = (EXAMPLES, MODEL, OPEN_SET)
 MAX_JSON_BYTES = 32 << 20
-MAX_BYTES = {HEAD: 8 << 30, RECIPE: MAX_JSON_BYTES, MODEL: 2 << 30, OPEN_SET: openset.MAX_BYTES + MAX_JSON_BYTES}
+MAX_BYTES = {
+    HEAD: 8 << 30,
+    RECIPE: MAX_JSON_BYTES,
+    MODEL: 2 << 30,
+    OPEN_SET: thresholds.MAX_BYTES + MAX_JSON_BYTES,
+    EXAMPLES: MAX_JSON_BYTES,
+}
 """What is read into memory; the weights are not."""
 
 AGAIN = "Run fit again"
@@ -67,9 +74,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"no bundle here: {error}", where=str(path), remedy=NAME_IT) from error
     if not whole:
         raise BundleError("not a bundle of ours", where=str(path), remedy=NAME_IT)
-    if version not in (ONE_LAYER, FORMAT_VERSION):
+    if version not in READABLE:
         raise BundleError(
-            f"bundle format {version!r:.20}; this version reads {ONE_LAYER} and {FORMAT_VERSION}",
+            f"bundle format {version!r:.20}; this version reads {ONE_LAYER} to {FORMAT_VERSION}",
             where=str(path),
             remedy=AGAIN,
         )
@@ -77,8 +84,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def told_as_now(said: dict[str, Any]) -> dict[str, Any]:
-    """Say what a manifest of the version before says in the words of this one."""
-    if said["format_version"] == FORMAT_VERSION:
+    """Say what a manifest of a version before says in the words of this one."""
+    if said["format_version"] != ONE_LAYER:
         return said
     return {**said, "layers": [said["layer"]], "transform": "none", "task": "single", "thresholds": {}}
 

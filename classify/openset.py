@@ -1,56 +1,20 @@
 """Images unlike anything seen: the distance to the k-th nearest training row, held against that of training rows."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from classify.probe.backend import open_serial
 from classify.scoring import unit, unit_nearness
+from classify.thresholds import BLOCK_ROWS, MAX_BYTES, MAX_ROWS, OpenSet
 from extract.errors import FitError
 
-MAX_ROWS, MAX_BYTES = 20_000, 64 << 20
-"""Of the reference rows in a bundle, as float16: they travel with it, and each prediction compares with all of them."""
 MAX_QUERIES = 2000
 """Reference rows whose distances give the threshold: of so many, the share of 5 % beyond it is known to 0.5 %."""
 QUANTILE = 0.95
 FEWEST_NEIGHBOURS = 10
-BLOCK_ROWS = 256
 SMALLEST = 1e-3
 """The lowest threshold, where training rows are equal: below it distances are rounding of float16 rows."""
-
-
-@dataclass(frozen=True)
-class OpenSet:
-    """Reference `rows` (N, D) float16 of length 1, drawn from `n_seen` training rows.
-
-    A row whose `k`-th nearest of them is farther than `threshold` is unlike anything seen; so were 1 - `quantile` of
-    the training rows, each held against the rows outside its own group.
-    """
-
-    rows: np.ndarray
-    k: int
-    threshold: float
-    quantile: float
-    n_seen: int
-
-    @cached_property
-    def _reference(self) -> np.ndarray:
-        return self.rows.astype(np.float32)
-
-    def distances(self, X: np.ndarray) -> np.ndarray:
-        """Return the distance of each row, scaled to length 1, to its k-th nearest: (n, D) -> (n,) float64, 0..2."""
-        return _kth(self._reference, X, self.k, None, "cpu")
-
-    def novelty(self, X: np.ndarray) -> np.ndarray:
-        """Return distances over the threshold: (n, D) -> (n,); above 1 is unlike anything seen."""
-        return self.distances(X) / self.threshold
-
-    def as_dict(self) -> dict[str, float]:
-        """Return what metrics.json and bundles keep beside the rows."""
-        said = {"k": self.k, "quantile": self.quantile, "threshold": self.threshold}
-        return {**said, "n_reference": len(self.rows), "n_seen": self.n_seen}
 
 
 def draw_reference(n: int, width: int, seed: int) -> np.ndarray:
@@ -71,7 +35,10 @@ def fit_open_set(
     at = np.arange(len(X)) if groups is None else groups
     others = len(at) - int(np.unique(at, return_counts=True)[1].max())
     if not others:
-        raise FitError("all training images are of one group: no distance says what is unlike them")
+        raise FitError(
+            "all training images are of one group: no distance says what is unlike them",
+            remedy="Give images of more groups",
+        )
     per_class = len(y) / len(np.unique(y))
     k = min(max(FEWEST_NEIGHBOURS, round(math.sqrt(per_class))), others)
     rows = unit(X.astype(np.float32)).astype(np.float16)
@@ -81,7 +48,7 @@ def fit_open_set(
     return OpenSet(rows, k, max(threshold, SMALLEST), QUANTILE, n_seen)
 
 
-def _kth(rows: np.ndarray, X: np.ndarray, k: int, skipped: np.ndarray | None, device: str) -> np.ndarray:
+def _kth(rows: np.ndarray, X: np.ndarray, k: int, skipped: np.ndarray, device: str) -> np.ndarray:
     """Return distances to the k-th nearest of unit rows (N, D) float32: X (n, D) -> (n,).
 
     `skipped` (n, N) bool says what is left out for each: its own group, which is itself at least where it is one of
@@ -93,7 +60,6 @@ def _kth(rows: np.ndarray, X: np.ndarray, k: int, skipped: np.ndarray | None, de
         for start in range(0, len(X), BLOCK_ROWS):
             at = slice(start, start + BLOCK_ROWS)
             squared = -2.0 * unit_nearness(reference, backend.moved(unit(X[at].astype(np.float32))))
-            if skipped is not None:
-                squared[backend.array(skipped[at], "bool")] = np.inf
+            squared[backend.array(skipped[at], "bool")] = np.inf
             found[at] = backend.smallest(squared, k)[0].max(axis=1)
     return np.sqrt(np.maximum(found, 0))

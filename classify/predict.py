@@ -1,181 +1,128 @@
-"""New images -> answers: the bundle's own network and head, over the same loader and forward pass as `extract`."""
+"""New images -> answers, and labelled ones -> what the answers are worth."""
 
-import json
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from classify.assess import assess
-from classify.bundle import Answers, Bundle, read_bundle
-from extract.engines.local import Work, open_stream
-from extract.errors import BundleError, FitError
-from extract.forward import Extractor, rebuild_extractor
-from extract.lanes import Done
-from extract.loader import Loaded
+from classify.answering import PredictSpec, answered, answers_of, open_proven, open_run
+from classify.answers import CSV_FIELDS, answer_of, csv_row
+from classify.deployed import Answers, Bundle
+from classify.listing import Images, records_of
+from classify.outputs import PARQUET, check_parquet, parquet_writer, writer_of
+from classify.resume import Part
+from extract.errors import BundleError, FitError, OptionError
+from extract.forward import Extractor
 from extract.progress import Progress
-from extract.sources import list_images, open_source
-from extract.spec import ExtractSpec, Record, Status, available_cores
+from extract.sources import open_source
+from extract.spec import Record
 
-LISTS = (".csv", ".parquet", ".tar")
-"""Endings of what lists images instead of being one."""
-
-IMPOSSIBLE = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
-"""What torch and the cut raise at a recipe that was written by hand."""
-
-
-CSV_FIELDS = ("id", "label", "probability", "abstained", "labels", "set", "novelty", "known", "top", "status", "reason")
-"""The columns of a table of answers; `labels` is empty where an image has one label."""
-
-NOTHING: dict[str, Any] = {
-    "label": None,
-    "probability": None,
-    "abstained": True,
-    "set": None,
-    "novelty": None,
-    "known": None,
-    "top": [],
-}
-"""What is said of an image without features."""
+__all__ = [
+    "CSV_FIELDS",
+    "Images",
+    "PredictSpec",
+    "Target",
+    "answer_of",
+    "answers_from",
+    "answers_of",
+    "csv_row",
+    "evaluate_run",
+    "open_run",
+    "predict",
+    "records_of",
+    "self_test",
+    "unseen",
+    "write_answers",
+]
 
 
 @dataclass(frozen=True)
-class PredictSpec:
-    """What to predict with which run. `abstain_below` is a probability: under it the answer is marked as abstained.
+class Target:
+    """Where answers go: to a file, or to a stream that is open where `path` is None; and in which form.
 
-    None stands for the run's own threshold, where it was fitted with one.
+    With `resume` what an earlier run left of the same file is gone on with.
     """
 
-    run: str
-    top: int = 5
-    abstain_below: float | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int = field(default_factory=available_cores)
+    path: Path | None
+    form: str
+    resume: bool = False
 
-    def limit(self, bundle: Bundle) -> float:
-        """Return the probability under which to abstain."""
-        own = bundle.abstain.threshold if bundle.abstain else 0.0
-        return own if self.abstain_below is None else self.abstain_below
-
-
-def bundle_folder(run: str) -> Path:
-    """Find the bundle of a run: the run's folder, its name under runs/, or the bundle itself."""
-    for folder in (Path(run) / "bundle", Path(run), Path("runs") / run / "bundle"):
-        if (folder / "bundle.json").is_file():
-            return folder
-    raise BundleError("no run of that name or path", where=run, remedy="Make one with: pipeline.py fit FEATURES")
+    def __post_init__(self) -> None:
+        if self.form == PARQUET and self.path is None:
+            raise OptionError("Parquet is no stream of text", remedy="Name a file: -o FILE")
+        if self.resume and self.form == PARQUET:
+            raise OptionError("Parquet cannot be gone on with: it has no rows before its end", remedy="Take jsonl, csv")
+        if self.resume and self.path is None:
+            raise OptionError("no file to go on with", remedy="Name it: -o FILE")
+        if self.form == PARQUET:
+            check_parquet()
 
 
-def records_of(inputs: tuple[str, ...], root: Path | None = None) -> tuple[Record, ...]:
-    """List the images of files and folders, or of one manifest or tar."""
-    if len(inputs) == 1 and (inputs[0].endswith(LISTS) or inputs[0].startswith("torchvision:")):
-        return open_source(inputs[0], root).records
-    return list_images([Path(each) for each in inputs])
-
-
-def predict(spec: PredictSpec, records: tuple[Record, ...], progress: Progress) -> Iterator[dict[str, Any]]:
+def predict(spec: PredictSpec, records: Iterable[Record], progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield one answer per record, in order: the fields of CSV_FIELDS, `labels` only where an image may have several.
 
-    `set`, `novelty` and `known` are None where the run has no thresholds for them. Raises BundleError where the run is
-    no good before the first answer is asked for.
+    `set`, `novelty` and `known` are None where the run has no thresholds for them. Records may be of any number: they
+    are taken as they are answered. Raises BundleError where the run is no good before the first answer is asked for,
+    and DriftError before the first answer where this machine computes otherwise than the one that fitted.
+    """
+    return answers_from(spec, *open_run(spec), Images.of(records), progress)
+
+
+def answers_from(
+    spec: PredictSpec, bundle: Bundle, extractor: Extractor, images: Images, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Yield the same of a run that is open."""
+    progress.start("predict", images.n)
+    for batch in answered(spec, bundle, extractor, images, progress):
+        for at, (record, item) in enumerate(zip(batch.records, batch.items, strict=True)):
+            yield answer_of(record, item, at, batch.answers, bundle, spec)
+        progress.advance(len(batch.records))
+
+
+def write_answers(spec: PredictSpec, images: Images, target: Target, stream: TextIO | None, progress: Progress) -> None:
+    """Answer into a file, which has its name once all answers are there, or, where there is a `stream`, into that."""
+    bundle, extractor = open_run(spec)
+    classes = tuple(bundle.classes) if spec.probabilities else None
+    if stream is not None:
+        write = writer_of(target.form, stream, classes)
+        for answer in answers_from(spec, bundle, extractor, images, progress):
+            write(answer)
+        return
+    assert target.path is not None  # noqa: S101 there is one of them
+    if target.form == PARQUET:
+        with parquet_writer(target.path, classes) as write:
+            for answer in answers_from(spec, bundle, extractor, images, progress):
+                write(answer)
+        return
+    said = {name: getattr(spec, name) for name in ("top", "abstain_below", "probabilities")}
+    part = Part(target.path, {"bundle": bundle.digest, "format": target.form, **said}, classes)
+    left, end = _left(part, images, progress) if target.resume and part.check() else (images, part.begin())
+    with part.file(end) as file:
+        write = writer_of(target.form, file, classes, begun=end > 0)
+        for answer in answers_from(spec, bundle, extractor, left, progress):
+            write(answer)
+
+
+def _left(part: Part, images: Images, progress: Progress) -> tuple[Images, int]:
+    """Say which images have no row yet, and where the rows that are there end."""
+    records, n, end = part.left(images.records)
+    progress.note(f"{part.part} has {n:,} rows already; it goes on behind them")
+    return Images(records, None if images.n is None else images.n - n), end
+
+
+def self_test(spec: PredictSpec, progress: Progress) -> dict[str, Any]:
+    """Prove that this machine makes of a run's examples what the one did that fitted it: features and answers.
+
+    Raises BundleError where the run has no examples, and DriftError where they come out otherwise.
     """
     bundle, extractor = open_run(spec)
-
-    def answers() -> Iterator[dict[str, Any]]:
-        progress.start("predict", len(records))
-        for batch, items, found in _answered(spec, bundle, extractor, records, progress):
-            for at, (record, item) in enumerate(zip(batch, items, strict=True)):
-                yield answer_of(record, item, at, found, bundle, spec)
-            progress.advance(len(batch))
-
-    return answers()
-
-
-def open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
-    """Open the bundle of a run and its network, in the centre view; raises BundleError where it is no good."""
-    bundle = read_bundle(bundle_folder(spec.run))
-    where, remedy = str(bundle.folder), "Run fit again"
-    try:
-        extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layers, device=spec.device)
-    except IMPOSSIBLE as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
-    shapes = [extractor.shapes[layer] for layer in bundle.layers]
-    if any(len(shape) != 1 for shape in shapes) or sum(shape[0] for shape in shapes) != bundle.width:
-        given = " + ".join(" x ".join(map(str, shape)) for shape in shapes)
-        said = f"the head takes {bundle.width} numbers, and {' + '.join(map(repr, bundle.layers))} gives {given}"
-        raise BundleError(said, where=where, remedy=remedy)
-    return bundle, replace(extractor, recipe=replace(bundle.recipe, views=1, view_seed=0))
-
-
-Answered = tuple[tuple[Record, ...], list[Loaded], Answers]
-"""The records of a batch, what was loaded of them, and their answers."""
-
-
-def _answered(
-    spec: PredictSpec, bundle: Bundle, extractor: Extractor, records: tuple[Record, ...], progress: Progress
-) -> Iterator[Answered]:
-    """Yield batch by batch, in the order of the records."""
-    done = 0
-    wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers, compile="none")
-    work = Work(records, len(records))
-    with (
-        open_stream(extractor, wanted, work, note=progress.note) as stream,
-        closing(stream.run(records)) as batches,
-    ):
-        for batch in batches:
-            yield records[done : done + len(batch.items)], batch.items, answers_of(bundle, batch)
-            done += len(batch.items)
-
-
-def answers_of(bundle: Bundle, batch: Done) -> Answers:
-    """Answer for one batch; what has no features has NaN for every number, and an empty set."""
-    found = bundle.answer({layer: batch.rows[layer][batch.good] for layer in bundle.layers})
-    return Answers(*(_spread(part, batch.good) for part in (found.probabilities, found.sets, found.novelty)))
-
-
-def _spread(part: Any, good: np.ndarray) -> Any:
-    """Give each good row its place: (m, ...) -> (n, ...), NaN or False elsewhere; None stays None."""
-    if part is None:
-        return None
-    whole = np.full((len(good), *part.shape[1:]), False if part.dtype == bool else np.nan)
-    whole[good] = part
-    return whole
-
-
-def answer_of(record: Record, item: Loaded, at: int, found: Answers, bundle: Bundle, spec: PredictSpec) -> dict[str, Any]:
-    """Say in words of one image what was found of row `at` of its batch."""
-    several = {"labels": []} if bundle.task == "multi" else {}
-    if item.failure:
-        status, reason = Status.NAMES[item.failure.status], item.failure.reason
-        return {"id": record.id, **NOTHING, **several, "status": status, "reason": reason}
-    shares = found.probabilities[at]
-    order = np.argsort(-shares, kind="stable")
-    best = float(shares[order[0]])
-    if several:
-        several["labels"] = [bundle.classes[i] for i in order if shares[i] >= bundle.label_thresholds[i]]
-    return {
-        "id": record.id,
-        "label": bundle.classes[order[0]],
-        "probability": round(best, 6),
-        "abstained": best < spec.limit(bundle),
-        **several,
-        "set": None if found.sets is None else [bundle.classes[i] for i in order if found.sets[at, i]],
-        **_familiar(None if found.novelty is None else float(found.novelty[at])),
-        "top": [{"label": bundle.classes[i], "probability": round(float(shares[i]), 6)} for i in order[: spec.top]],
-        "status": Status.NAMES[Status.OK],
-        "reason": "",
-    }
-
-
-def _familiar(novelty: float | None) -> dict[str, Any]:
-    if novelty is None:
-        return {"novelty": None, "known": None}
-    return {"novelty": round(novelty, 4), "known": novelty <= 1}
+    if bundle.examples is None:
+        raise BundleError("the run has no examples to be proven by", where=spec.run, remedy="Extract and fit again")
+    n = len(bundle.examples.probabilities)
+    with open_proven(spec, bundle, extractor, n, progress):
+        return {"run": spec.run, "examples": n, "device": extractor.device.type, "bundle": bundle.digest}
 
 
 def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Progress) -> dict[str, Any]:
@@ -183,16 +130,18 @@ def evaluate_run(spec: PredictSpec, data: str, root: Path | None, progress: Prog
 
     Where the data have splits, the test split counts, or else the validation one: a run may have seen the others.
     """
+    from classify.assess import assess  # here, as who only predicts need not have SciPy
+
     bundle, extractor = open_run(spec)
     records = unseen(tuple(record for record in open_source(data, root).records if record.label is not None))
     if not records:
         raise FitError("no labelled images", where=data, remedy="Class folders, or a manifest with a label column")
     progress.start("evaluate", len(records))
     parts, contents = [], []
-    for batch, items, found in _answered(spec, bundle, extractor, records, progress):
-        parts.append(found)
-        contents += [item.digest for item in items]
-        progress.advance(len(batch))
+    for batch in answered(spec, bundle, extractor, Images.of(records), progress):
+        parts.append(batch.answers)
+        contents += [item.digest for item in batch.items]
+        progress.advance(len(batch.records))
     return assess(bundle, records, contents, _together(parts), spec.limit(bundle))
 
 
@@ -207,13 +156,7 @@ def _together(parts: list[Answers]) -> Answers:
 
 
 def unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
-    """Return the records of the test split, or else of the validation one; all where there are no splits."""
+    """Choose the images that a run has not seen, where data have splits: the test split, or else the validation one."""
     splits = {record.split for record in records}
     wanted = next((split for split in ("test", "val") if split in splits), None)
     return tuple(record for record in records if wanted is None or record.split == wanted)
-
-
-def csv_row(answer: dict[str, Any]) -> dict[str, Any]:
-    """Flatten an answer for CSV: `top`, `set` and `labels` become JSON in one cell each."""
-    lists = {name: json.dumps(answer[name]) for name in ("labels", "set") if answer.get(name) is not None}
-    return {**answer, **lists, "top": json.dumps({each["label"]: each["probability"] for each in answer["top"]})}

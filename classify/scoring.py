@@ -129,6 +129,17 @@ def model_scores(model: Any, X: np.ndarray) -> np.ndarray:
     return two_columns(model.decision_function(X))
 
 
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Turn scores into probabilities that add up to 1: (n, C) -> (n, C)."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Turn scores into a probability each, 1 / (1 + exp(-s)), without overflow at either end: same shape."""
+    return np.exp(-np.logaddexp(0, -scores))
+
+
 SCORERS: dict[str, Callable[[Arrays, np.ndarray], np.ndarray]] = {"linear": _linear, "knn": _knn, "centroid": _centroid}
 SHAPES = {
     "linear": {"mean": ("D",), "scale": ("D",), "coef": ("C", "D"), "intercept": ("C",)},

@@ -4,9 +4,9 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A stage of so many steps begins; so many steps of it are done."""
+    """A stage of so many steps begins, None where nobody knows; so many steps of it are done."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Begin a stage."""
 
     def advance(self, steps: int, bad: int = 0) -> None:
@@ -26,7 +26,7 @@ class Watch(Progress, Protocol):
 class Silent:
     """Progress that nobody watches."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Begin a stage."""
 
     def advance(self, steps: int, bad: int = 0) -> None:

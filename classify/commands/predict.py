@@ -1,63 +1,110 @@
 """`predict` and `evaluate`: what a run says of other images."""
 
-import csv
-import json
-from collections.abc import Iterable
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
 from classify.terminal import percent
-from extract.console import as_json, loading_options, note_json, root_option
-from extract.terminal import print_json, print_table, progress_bar
+from extract.console import FOLDER, as_json, loading_options, note_json, root_option, stoppable
+from extract.progress import Progress
+from extract.spec import COMPILERS
+from extract.terminal import count, print_json, print_table, progress_bar
+
+FORMS = ("csv", "jsonl", "parquet")
+OUTPUT = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+cached_option = click.option(
+    "--cache", type=FOLDER, help="Read the features of images that this feature cache has, instead of computing them."
+)
+compile_option = click.option(
+    "--compile", type=click.Choice(COMPILERS), default="auto", help="Engine that runs the network; auto finds out."
+)
 
 
 @click.command()
 @click.argument("run")
-@click.argument("inputs", nargs=-1, required=True)
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", help="Form of the output.")
-@click.option("--json", "as_json", is_flag=True, callback=note_json, help="The same as --format jsonl.")
+@click.argument("inputs", nargs=-1)
 @click.option(
-    "-o", "--output", type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=True), default="-"
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    help="Form of the output.  [default: by the ending of -o FILE, else csv]",
 )
+@click.option("--json", "as_json", is_flag=True, callback=note_json, help="The same as --format jsonl.")
+@click.option("-o", "--output", type=OUTPUT, default="-", help="A file; until all answers are there it is FILE.part.")
+@click.option("--resume", is_flag=True, help="Go on behind the rows that are in FILE.part already.")
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes to list per image.")
+@click.option("--probabilities", is_flag=True, help="Give the probability of every class, too.")
 @click.option(
     "--abstain-below",
     type=click.FloatRange(0, 1),
     help="Mark answers of a lower probability.  [default: the run's own threshold]",
 )
+@click.option("-0", "--null", is_flag=True, help="Paths on stdin end in NUL, as find -print0 writes them.")
+@click.option(
+    "--self-test", "test", is_flag=True, help="Answer nothing: prove that this machine computes as the fit did."
+)
+@cached_option
+@compile_option
 @root_option
 @loading_options
-def predict(
-    run: str, inputs: tuple[str, ...], as_json: bool, form: str, output: Any, root: Path, **options: Any
-) -> None:
-    """Classify images with a run: files, folders, a manifest or a tar; one row or JSON object per image.
+def predict(run: str, inputs: tuple[str, ...], output: Path, test: bool, **options: Any) -> None:
+    """Classify images with a run: files, folders, manifests, tars, or - for paths on stdin; one row per image.
+
+    RUN is a name under runs/, a folder, or a bundle as one .zip.
 
     \b
     Example: python pipeline.py predict photos new/ --format jsonl -o answers.jsonl
+             find new -name '*.jpg' -print0 | python pipeline.py predict photos - -0 -o answers.csv
+             python pipeline.py predict photos new/ -o answers.csv --resume
+             python pipeline.py predict photos.zip --self-test
     """
-    from classify.predict import PredictSpec, records_of
-    from classify.predict import predict as answers
-
-    records = records_of(inputs, root)
-    with progress_bar() as bar:
-        _write_answers(answers(PredictSpec(run, **options), records, bar), output, as_json or form == "jsonl")
+    if bool(inputs) == test:
+        raise click.UsageError("--self-test takes no INPUTS." if test else "Missing argument 'INPUTS...'.")
+    with stoppable(click.get_current_context()), progress_bar() as bar:
+        _test(run, options, bar) if test else _predict(run, inputs, output, options, bar)
 
 
-def _write_answers(answers: Iterable[dict[str, Any]], output: Any, lines: bool) -> None:
-    from classify.predict import CSV_FIELDS, csv_row
+def _predict(run: str, inputs: tuple[str, ...], output: Path, options: dict[str, Any], bar: Progress) -> None:
+    from classify.listing import images_of
+    from classify.outputs import form_of
+    from classify.predict import PredictSpec, Target, write_answers
 
-    table: csv.DictWriter[str] = csv.DictWriter(output, CSV_FIELDS)
-    if not lines:
-        table.writeheader()
-    for answer in answers:
-        output.write(json.dumps(answer) + "\n") if lines else table.writerow(csv_row(answer))
+    path = None if str(output) == "-" or _is_special(output) else output
+    lines, form, resume, root, nul = (options.pop(name) for name in ("as_json", "form", "resume", "root", "null"))
+    target = Target(path, "jsonl" if lines else form_of(form, path), resume)
+    images = images_of(inputs, root, sys.stdin.buffer, nul=nul)
+    spec = PredictSpec(run, **options)
+    if path is not None:
+        write_answers(spec, images, target, None, bar)
+        return
+    with click.open_file(str(output), "w", encoding="utf-8", errors="surrogateescape") as stream:
+        write_answers(spec, images, target, cast(TextIO, stream), bar)
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether there is something that is no plain file: a pipe, or a device."""
+    return path.exists() and not path.is_file()
+
+
+def _test(run: str, options: dict[str, Any], bar: Progress) -> None:
+    from classify.predict import PredictSpec, self_test
+
+    known = {name: options[name] for name in ("device", "batch_size", "workers", "compile")}
+    done = self_test(PredictSpec(run, **known), bar)
+    if options["as_json"]:
+        print_json(done)
+        return
+    said = "features and answers are those of the fit"
+    click.echo(f"{run}: {count(done['examples'], 'example')} on {done['device']}: {said}")
 
 
 @click.command()
 @click.argument("run")
 @click.argument("data")
+@cached_option
+@compile_option
 @root_option
 @loading_options
 @as_json

@@ -91,7 +91,7 @@ class Line:
             raise KeyboardInterrupt
 
     # What follows makes a line something to report progress to.
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Nothing: the whole has begun elsewhere."""
 
     def advance(self, steps: int, bad: int = 0) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from extract.channel import Crew
-from extract.errors import DriftError, StoreError
+from extract.errors import DriftError
 from extract.forward import Extractor
 from extract.images import DECODERS
 from extract.lanes import Stream
@@ -33,9 +33,9 @@ from extract.loader import Loaded, Loader, Sight
 from extract.spec import Preprocessing, Recipe, Record, Status
 from extract.store import files
 from extract.store.folders import GOLDEN
-from extract.store.sealed import REPAIR, Attributes, open_sealed, read_part, seal
+from extract.store.golden import KIND, of_another_recipe, read_golden
+from extract.store.sealed import Attributes, seal
 
-KIND = "golden"
 HERE = Path(__file__).parent
 NAMES = ("exif-orientation.jpg", "sixteen-bits.png", "palette.png", "cmyk.jpg", "alpha.webp")
 """A progressive 4:2:0 JPEG to be turned upright, 16 bits of grey, a transparent colour of a palette, CMYK, alpha."""
@@ -76,7 +76,7 @@ def prove(extractor: Extractor, stream: Stream, folder: Path) -> None:
         _prove_alone(extractor, pixels, rows)
     else:
         _prove_rows(rows, path, extractor)
-    _prove_stream(stream, rows, extractor.recipe)
+    prove_stream(stream, rows, extractor.recipe)
     if first:
         files.publish(path, _sealed(rows, extractor))
         _prove_rows(rows, path, extractor)  # another worker may have been faster
@@ -126,7 +126,7 @@ def _refuse_failures(items: Sequence[Loaded]) -> None:
 
 
 def _drifted_pixels(name: str, said: str) -> DriftError:
-    remedy = "Pillow or a library in it is at fault (pip install --force-reinstall pillow). No row was written"
+    remedy = "Install Pillow anew, as it or a library in it is at fault: pip install --force-reinstall pillow. No row was written"
     return DriftError(said, where=f"golden image {name}", remedy=remedy)
 
 
@@ -136,11 +136,11 @@ def _prove_alone(extractor: Extractor, pixels: Tensor, rows: Mapping[str, np.nda
     alone = {tap: np.concatenate([one[tap] for one in passes]) for tap in rows}
     for tap, name, distance in _beyond(alone, rows, ROW_TOLERANCE):
         said = f"alone it has another row than among others: layer {tap}, by {distance:.1e} of the row's length"
-        remedy = "A network must neither draw random numbers nor look at the rest of a batch. No row was written"
+        remedy = "Take a network that neither draws random numbers nor looks at the rest of a batch. No row was written"
         raise DriftError(said, where=f"golden image {name}", remedy=remedy)
 
 
-def _prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe) -> None:
+def prove_stream(stream: Stream, rows: Mapping[str, np.ndarray], recipe: Recipe) -> None:
     """Compare the rows that a stream makes with those of the plain network."""
     batches = list(stream.run(RECORDS))
     _refuse_failures([item for batch in batches for item in batch.items])
@@ -220,19 +220,10 @@ def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
 
 def _stored(path: Path, extractor: Extractor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the rows of each tap (n, *shape) float32, and what computed them; raises StoreError."""
-    try:
-        file, table = open_sealed(path, KIND)
-        with file:
-            rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in _taps(extractor)}
-    except StoreError as error:
-        raise StoreError(f"no row can be proven: {error.what}", where=error.where, remedy=REPAIR) from error
-    fit = all(values.shape == (len(NAMES), *extractor.shapes[tap]) for tap, values in rows.items())
-    if table.attributes.get("key") != extractor.recipe.key or not fit:
-        raise StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
-    try:
-        return rows, dict(json.loads(table.attributes["writer"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return rows, {}
+    rows, writer = read_golden(path, extractor.recipe.key, _taps(extractor))
+    if any(values.shape != (len(NAMES), *extractor.shapes[tap]) for tap, values in rows.items()):
+        raise of_another_recipe(path)
+    return rows, writer
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:

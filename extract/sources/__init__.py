@@ -18,7 +18,7 @@ from extract.spec import Failure, Record, Status
 __all__ = ["Held", "Source", "is_a_file", "list_images", "open_source", "read_bytes"]
 
 FORMS = (
-    "DATA is a folder of class folders; a folder with train/, val/, test/; a flat folder; a .csv or .parquet manifest; "
+    "Give DATA as a folder of class folders; a folder with train/, val/, test/; a flat folder; a .csv or .parquet manifest; "
     ".tar archives, as in shards/{000..012}.tar; or torchvision:NAME"
 )
 # Not all systems have these; O_NONBLOCK keeps a pipe without a writer from hanging us before fstat can tell.
@@ -44,13 +44,17 @@ def open_source(data: str, root: Path | None = None) -> Source:
     return opener(data, root)
 
 
-def list_images(paths: Sequence[Path]) -> tuple[Record, ...]:
+def list_images(paths: Sequence[Path], root: Path | None = None) -> tuple[Record, ...]:
     """List files, folders (with all below them), manifests and archives as unlabelled records, sorted by id.
 
-    Ids are the paths as given; the same image given twice is one record. Raises SourceError for what is not there.
+    Ids are the paths as given; the same image given twice is one record. `root` is for manifests and torchvision.
+    Raises SourceError for what is not there, and for a root that nothing takes.
     """
+    if root is not None and not any(map(_takes_root, paths)):
+        remedy = "Leave it out, or name the manifest that it is for"
+        raise SourceError("a root means nothing to images, folders and archives", where=shown(str(root)), remedy=remedy)
     records: dict[str, Record] = {}
-    for record in (record for path in paths for record in _listed(path)):
+    for record in (record for path in paths for record in _listed(path, root)):
         twin = records.setdefault(record.id, record)
         if (twin.path, twin.span) != (record.path, record.span):
             remedy = "Give them in separate runs"
@@ -132,11 +136,18 @@ def _mode(data: str) -> int:
         return 0
 
 
-def _listed(path: Path) -> list[Record]:
+def _takes_root(path: Path) -> bool:
+    """Tell whether a path names a manifest, or a set of torchvision's."""
+    given = str(path)
+    return given.startswith(PREFIX) or (given.lower().endswith(tuple(TABLES)) and not stat.S_ISDIR(_mode(given)))
+
+
+def _listed(path: Path, root: Path | None) -> list[Record]:
     given = str(path)
     mode = _mode(given)
-    if given.startswith(PREFIX) or (given.lower().endswith((*TABLES, *ARCHIVES)) and not stat.S_ISDIR(mode)):
-        return [replace(record, label=None, split=None, group=None) for record in open_source(given).records]
+    if _takes_root(path) or (given.lower().endswith(ARCHIVES) and not stat.S_ISDIR(mode)):
+        source = open_source(given, root if _takes_root(path) else None)
+        return [replace(record, label=None, split=None, group=None) for record in source.records]
     if not mode:
         remedy = "Give image files, folders, a manifest (.csv, .parquet) or a .tar"
         raise SourceError("no such file or folder", where=shown(given), remedy=remedy)

@@ -118,7 +118,7 @@ def test_the_bundle_as_it_was_is_read(folder):
     assert list(predict(PredictSpec(str(folder), device="cpu"), (), Silent())) == []
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "recipe.json", "open_set.safetensors"])
+@pytest.mark.parametrize("name", ["head.safetensors", "recipe.json", "open_set.safetensors", "examples.safetensors"])
 def test_a_pickle_in_the_place_of_a_file_is_never_run(folder, tmp_path, name):
     put(folder, name, pickle.dumps(Canary(tmp_path / "canary")))
     assert "not a bundle of ours" in refused(folder)
@@ -142,7 +142,7 @@ def test_an_imported_head_that_scores_otherwise_is_refused(imported, tmp_path):
     put(folder, "head.safetensors", save({**wide, "proof_scores": arrays["proof_scores"]}))
     assert "reference rows" in refused(folder)
     say(folder, lambda said: said["thresholds"].update(open_set=None))
-    say(folder, lambda said: said["files"].pop("open_set.safetensors"))
+    say(folder, lambda said: [said["files"].pop(name) for name in ("open_set.safetensors", "examples.safetensors")])
     assert "does not score" in refused(folder)
 
 
@@ -162,6 +162,30 @@ def test_a_scale_that_divides_by_nothing_is_refused(folder, scale):
     arrays = load_file(folder / "head.safetensors")
     put(folder, "head.safetensors", save({**arrays, "scale": np.full(128, scale)}))
     assert "scale" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"probabilities": np.full((5, 2), 0.5)}, "answers otherwise for its examples"),
+        ({"probabilities": np.full((5, 2), np.nan)}, "no number"),
+        ({"probabilities": np.full((5, 3), 0.5)}, "probabilities of examples of the shape"),
+        ({"probabilities": np.full((0, 2), 0.5)}, "probabilities of examples of the shape"),
+        ({"probabilities": np.zeros((1 << 20, 2))}, "probabilities of examples of the shape"),
+        ({"probabilities": np.array(0.5)}, "probabilities of examples of the shape"),
+        ({"probabilities": np.full((5, 2), 0.5, np.float32)}, "type float32"),
+        ({"rows/penultimate": np.zeros((5, 127), np.float32)}, "not those of the head"),
+        ({"rows/penultimate": np.zeros((4, 128), np.float32)}, "belong to no image"),
+        ({"rows/penultimate": np.zeros((5, 128))}, "belong to no image"),
+        ({"rows/penultimate": np.zeros(128, np.float32)}, "belong to no image"),
+        ({"rows/penultimate": np.full((5, 128), np.inf, np.float32)}, "no number"),
+        ({"rows/layer1": np.zeros((5, 128), np.float32)}, "examples of"),
+    ],
+)
+def test_examples_that_the_head_does_not_give_are_refused(folder, change, said):
+    arrays = load_file(folder / "examples.safetensors")
+    put(folder, "examples.safetensors", save({**arrays, **change}))
+    assert said in refused(folder)
 
 
 UNIT = np.full((12, 128), 128**-0.5)
@@ -260,7 +284,7 @@ def test_a_head_of_another_width_is_refused(folder):
     put(folder, "head.safetensors", save(narrow))
     assert "reference rows of the shape (12, 128)" in refused(folder)
     say(folder, lambda said: said["thresholds"].update(open_set=None))
-    say(folder, lambda said: said["files"].pop("open_set.safetensors"))
+    say(folder, lambda said: [said["files"].pop(name) for name in ("open_set.safetensors", "examples.safetensors")])
     assert "takes 127 numbers, and 'penultimate' gives 128" in refused(folder)
 
 

@@ -9,40 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from classify.bundle import Bundle, write_bundle
 from classify.conformal import Abstain, Conformal
 from classify.openset import fit_open_set
 from classify.predict import CSV_FIELDS, PredictSpec, csv_row, evaluate_run, predict, records_of
-from classify.scoring import join, two_columns
+from classify.scoring import join
 from extract.progress import Silent
 from extract.run import extract
 from extract.runners.network import Network
 from extract.store import FeatureSet
-from tests.tiny import features_of, tiny_folder, tiny_spec
+from tests.tiny import features_of, tiny_spec
+from tests.tiny_bundle import forget_examples, learn, make_run
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory) -> Path:
     """A folder with `data`, 12 images of two classes, and `run`, a run on them."""
-    work = tmp_path_factory.mktemp("predict")
-    data = tiny_folder(work / "data", per_class=6)
-    learn(features_of(extract(tiny_spec(data, work / "cache", taps=("penultimate",)))), work / "run")
-    return work
-
-
-def learn(features: FeatureSet, run: Path) -> None:
-    """Fit the classes of the features and write the bundle of a run."""
-    X = features.read("penultimate").astype(np.float64)
-    model = LogisticRegression().fit(X, features.labels)
-    arrays = {"mean": np.zeros(X.shape[1]), "scale": np.ones(X.shape[1])}
-    arrays |= {"coef": two_columns(model.coef_[0]).T, "intercept": two_columns(model.intercept_)[0]}
-    names = list(features.label_names)
-    bundle = Bundle(features.recipe, ("penultimate",), "none", "logistic", "linear", {}, names, 1.0, arrays)
-    expected = two_columns(model.decision_function(X))
-    write_bundle(run / "bundle", bundle, weights=features.weights_path, blocks={"penultimate": X}, expected=expected)
+    return make_run(tmp_path_factory.mktemp("predict")).parent
 
 
 @pytest.fixture
@@ -59,8 +44,10 @@ def overflowing(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("overflowing")
-def test_features_that_are_no_numbers_are_a_bad_row(fitted):
-    spec = PredictSpec(str(fitted / "run"), device="cpu", workers=1, batch_size=4)
+def test_features_that_are_no_numbers_are_a_bad_row(fitted, tmp_path):
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    forget_examples(run / "bundle")
+    spec = PredictSpec(str(run), device="cpu", workers=1, batch_size=4)
     answers = list(predict(spec, records_of((str(fitted / "data"),)), Silent()))
     assert [answer["status"] for answer in answers] == (["ok", "not finite", "ok", "ok"] * 3)
     assert answers[1]["label"] is None

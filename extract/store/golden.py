@@ -1,0 +1,37 @@
+"""The file `golden.h5` beside features: what their first worker made of the golden images, in fp32."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extract.errors import StoreError
+from extract.store.sealed import REPAIR, open_sealed, read_part
+
+KIND = "golden"
+
+
+def read_golden(path: Path, key: str, taps: Iterable[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the rows of each of these taps (n, *shape) float32, and what computed them.
+
+    Raises StoreError where the file is damaged, or of another recipe than `key`.
+    """
+    try:
+        file, table = open_sealed(path, KIND)
+        with file:
+            rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in taps}
+    except StoreError as error:
+        raise StoreError(f"no row can be proven: {error.what}", where=error.where, remedy=REPAIR) from error
+    if table.attributes.get("key") != key:
+        raise of_another_recipe(path)
+    try:
+        return rows, dict(json.loads(table.attributes["writer"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return rows, {}
+
+
+def of_another_recipe(path: Path) -> StoreError:
+    """Return the error for golden rows that are not of these features."""
+    return StoreError("the golden rows are of another recipe", where=str(path), remedy="Remove the file")
