@@ -113,8 +113,9 @@ class Pool:
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line what an actor raised, or how it ended."""
+    """Say in a sentence what an actor raised, or how it ended: Ray adds tables and advice to that."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {cause}".splitlines()[0]
-    return " ".join(str(error).split())
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")] or [type(error).__name__]
+    return lines[min(1, len(lines) - 1)].split(". ")[0].rstrip(".")

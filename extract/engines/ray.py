@@ -126,8 +126,8 @@ class Driver:
 
     def _read(self, receipts: Sequence[Said]) -> Iterator[Receipt]:
         for receipt in map(receipt_from, receipts):
+            yield receipt  # first, so that where Ctrl-C comes it is known
             self._progress.advance(receipt.rows, receipt.bad)
-            yield receipt
 
     def _fail(self, worker: Worker, reason: str) -> None:
         """Do without an actor; its shard waits again, or is given up."""
@@ -169,7 +169,7 @@ class Driver:
         first, reason = failed[0]
         said = f"{len(failed):,} of {len(self._shards):,} shards failed each time they were tried, all others are done"
         where = f"the shard that begins with {self._shards[first][0].id}"
-        remedy = f"The first: {reason}. Run the same command again: it goes on from the rows that are written"
+        remedy = f"Run the same command again: it goes on from the rows that are written. The first failed so: {reason}"
         return ShardsFailed(said, where=where, remedy=remedy, failed=failed)
 
 

@@ -1,6 +1,7 @@
 """A session of Ray: a private one that only this machine hears, or one in a cluster that somebody else started."""
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 from extract.errors import EngineError
 from extract.spec import EngineSpec, available_cores
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 """A machine with much else to do may take longer to start Ray's processes than they wait for each other (15 s)."""
@@ -46,7 +49,7 @@ def session(engine: EngineSpec) -> Iterator[Any]:
             _check_free(engine)
             yield ray
             return
-        with _temporary() as folder:
+        with _temporary() as folder, _own_output(ray):
             try:
                 _connect(ray, engine, folder)
                 yield ray
@@ -67,17 +70,16 @@ def _private() -> dict[str, str]:
 
 @contextmanager
 def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes inherit, and set them back."""
-    before = {name: os.environ.get(name) for name in wanted}
+    """Set environment variables, which processes inherit, and set them back, and with them what Ray sets for itself."""
+    before = dict(os.environ)
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in {*wanted, *(each for each in os.environ if each.startswith("RAY_"))}:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def _import_ray(*, private: bool) -> Any:
@@ -130,6 +132,17 @@ def _unreachable(engine: EngineSpec, error: Exception) -> EngineError:
         return EngineError(f"Ray cannot be started ({reason})", remedy="Try again, or take --engine local")
     remedy = "Start a cluster there with the same versions of Python and Ray, or leave --address out"
     return EngineError(f"no cluster of Ray can be reached ({reason})", where=engine.address, remedy=remedy)
+
+
+@contextmanager
+def _own_output(ray: Any) -> Iterator[None]:
+    """Log what Ray says of its processes: it prints that, whatever is set, where our results go."""
+    worker = ray._private.worker
+    before, worker.print_to_stdstream = worker.print_to_stdstream, lambda data, **_: log.debug("%s", data["lines"])
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager

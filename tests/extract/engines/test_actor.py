@@ -1,0 +1,127 @@
+"""What an actor is made of, without Ray: it is an ordinary class."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from extract.engines import actor, local, ray
+from extract.engines.actor import Actor, Place
+from extract.engines.worker import Order, error_from, receipt_from
+from extract.errors import BackboneError, EngineError, StoreError
+from extract.progress import Silent
+from extract.store.shards import shards_in
+from tests.extract.engines.shards_of_tiny import Tiny, tiny_job
+
+pytestmark = pytest.mark.usefixtures("no_thread_left")
+
+
+@pytest.fixture
+def job(tmp_path) -> Tiny:
+    return tiny_job(tmp_path)
+
+
+@pytest.fixture
+def order(job) -> Order:
+    return ray._order(job.shards, job.extractor, job.folder, job.spec, 1, 0)
+
+
+@pytest.fixture
+def at_work(order) -> Iterator[Actor]:
+    """An actor that has started."""
+    threads, worker = torch.get_num_threads(), Actor()
+    assert worker.start(order, Place(1, ())) == {"notes": []}
+    yield worker
+    worker._ends.close()
+    torch.set_num_threads(threads)
+
+
+def test_it_makes_the_files_of_the_local_engine(job, at_work, tmp_path):
+    said = [at_work.compute(shard) for shard in job.shards]
+    receipts = [receipt_from(receipt) for each in said for receipt in each["receipts"]]
+    folder = tmp_path / "local" / "shards"
+    expected = list(local.run(job.shards, job.extractor, folder, job.spec, Silent()))
+    assert [receipt.name for receipt in receipts] == [receipt.name for receipt in expected]
+    assert [receipt.rows for receipt in receipts] == list(map(len, job.shards))
+    assert sum(receipt.bad for receipt in receipts) == 1
+    for path in shards_in(folder):
+        assert (job.folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_shard_is_one_file_however_long_it_takes(job, at_work, monkeypatch):
+    monkeypatch.setattr("extract.shard.SHARD_S", 0)
+    [receipt] = at_work.compute(job.shards[0])["receipts"]
+    assert receipt["rows"] == len(job.shards[0])
+
+
+def test_told_to_stop_it_writes_what_is_done_and_no_more(job, at_work, monkeypatch):
+    real = Actor._until_stopped
+
+    def stopped_at_the_fourth(self, records):
+        for i, record in enumerate(real(self, records)):
+            if i == 3:
+                self.stop()
+            yield record
+
+    monkeypatch.setattr(Actor, "_until_stopped", stopped_at_the_fourth)
+    said = at_work.compute(job.shards[0])
+    assert sum(receipt["rows"] for receipt in said["receipts"]) == sum(map(job.rows_in, shards_in(job.folder))) <= 4
+
+
+def test_errors_of_ours_are_words(job, order, at_work, monkeypatch):
+    def full(*_: object) -> None:
+        raise StoreError("no room", where="there", remedy="Make some")
+
+    monkeypatch.setattr("extract.shard.write_shard", full)
+    error = error_from(at_work.compute(job.shards[0])["error"])
+    assert (type(error), str(error)) == (StoreError, "there: no room. Make some")
+
+
+def test_without_its_weights_it_does_not_start(job, order):
+    job.weights.unlink()
+    error = error_from(Actor().start(order, Place(1, ()))["error"])
+    assert isinstance(error, BackboneError)
+    assert error.where == str(job.weights)
+
+
+def test_it_must_see_the_files_that_it_is_to_read(job, order, tmp_path, monkeypatch):
+    monkeypatch.setattr(actor, "SEEN_S", 0)
+    away = str(tmp_path / "away")
+    error = error_from(Actor().start(order, Place(1, (str(job.weights), away)))["error"])
+    assert isinstance(error, EngineError)
+    assert error.where == away
+    assert "does not see this file" in error.what
+
+
+def test_a_file_may_take_some_time_to_be_seen(tmp_path):
+    path = tmp_path / "late"
+    late = threading.Timer(0.3, path.touch)
+    late.start()
+    actor._check_sees([str(path)])
+    late.join()
+
+
+@pytest.mark.parametrize(("cpus", "lanes"), [(1, 1), (2.0, 2), (3, 2), (8, 8), (0.5, 1)])
+def test_it_computes_on_as_many_cores_as_are_its_own(job, order, monkeypatch, cpus, lanes):
+    opened = []
+
+    def stream(extractor, folder, spec, work, note):
+        opened.append(local.lanes_on(torch.device("cpu"), work.share))
+        raise StoreError("enough")
+
+    threads = torch.get_num_threads()
+    for module in ("extract.engines.actor", "extract.lanes"):
+        monkeypatch.setattr(f"{module}.available_cores", lambda: 8)
+    monkeypatch.setattr(actor, "proven_stream", stream)
+    Actor().start(replace(order, workers=1), Place(cpus, ()))
+    torch.set_num_threads(threads)
+    assert opened == [lanes]
+
+
+def test_nothing_but_what_computes_is_sent(job):
+    record = replace(job.shards[0][0], label="cat", split="train", group="a", path="pets/1.png")
+    brief = ray._brief(record)
+    assert brief == replace(record, label=None, split=None, group=None, path=str(Path("pets/1.png").absolute()))

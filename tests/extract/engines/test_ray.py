@@ -1,0 +1,182 @@
+"""The engine with real actors, in a session that all tests here share, and what it makes of what a pool tells it."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extract.engines import pool, ray, todo
+from extract.engines.actor import Actor
+from extract.engines.session import session
+from extract.errors import BackboneError, EngineError, OptionError, ShardsFailed
+from extract.progress import Silent
+from extract.shard import Receipt
+from extract.spec import EngineSpec
+from tests.extract.engines.shards_of_tiny import ROWS, Tiny, tiny_job
+
+pytest.importorskip("ray")
+
+
+class Watcher(Silent):
+    """Counts what it hears, and does something at the first rows."""
+
+    def __init__(self, do: Callable[[], object] = lambda: None) -> None:
+        self.do, self.rows, self.bad = do, 0, 0
+        self.notes: list[str] = []
+
+    def advance(self, steps: int, bad: int = 0) -> None:
+        first, self.rows, self.bad = not self.rows, self.rows + steps, self.bad + bad
+        if first:
+            self.do()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def one_session() -> Iterator[Any]:
+    with session(EngineSpec("ray", actors=2)) as connected:
+        yield connected
+
+
+def run(job: Tiny, watcher: Silent | None = None) -> Iterator[Receipt]:
+    return ray.run(job.shards, job.extractor, job.folder, job.spec, watcher or Silent())
+
+
+def assert_free(ray_itself: Any) -> None:
+    """No actor is left: all CPUs are free again."""
+    deadline = time.monotonic() + 60
+    while ray_itself.available_resources().get("CPU") != ray_itself.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def faulty(monkeypatch: pytest.MonkeyPatch, folder: Path, fault: Callable[[str, Callable[[], bool]], None]) -> None:
+    """Have actors call a fault before every record but the first two of a shard, with its id, and a flag on disk.
+
+    The flag tells for the first one who asks, in whatever process, that it is the first.
+    """
+    flag = folder / "flag"
+
+    def first() -> bool:
+        try:
+            flag.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    class Faulty(Actor):
+        def _until_stopped(self, records):
+            for i, record in enumerate(super()._until_stopped(records)):
+                if i > 1:
+                    fault(record.id, first)
+                yield record
+
+    monkeypatch.setattr(pool, "Actor", Faulty)
+
+
+def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session):
+    job, watcher = tiny_job(tmp_path), Watcher()
+    receipts = list(run(job, watcher))
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert (watcher.rows, watcher.bad) == (4 * ROWS, 1)
+    assert {path.name for path in job.folder.parent.iterdir()} == {"shards", "weights.safetensors", "golden.h5"}
+    assert_free(one_session)
+
+
+def test_no_death_loses_or_doubles_a_row_and_a_shard_that_always_kills_is_told(
+    tmp_path, one_session, monkeypatch, capfd
+):
+    def fault(name: str, first: Callable[[], bool]) -> None:
+        if name == f"{ROWS + 3}.png" or (name == "3.png" and first()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    faulty(monkeypatch, tmp_path, fault)
+    job, watcher, receipts = tiny_job(tmp_path), Watcher(), []
+    with pytest.raises(ShardsFailed, match="1 of 4 shards failed each time they were tried") as caught:
+        receipts.extend(run(job, watcher))
+    assert caught.value.where == f"the shard that begins with {ROWS}.png"
+    assert caught.value.failed == ((1, "The actor is dead because its worker process has died"),)
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally(but=[1]))
+    assert watcher.rows == 3 * ROWS
+    assert capfd.readouterr().out == ""
+    assert_free(one_session)
+
+
+def test_a_shard_that_hangs_is_given_to_another_actor_as_well(tmp_path, one_session, monkeypatch):
+    def fault(_: str, first: Callable[[], bool]) -> None:
+        if first():
+            time.sleep(3600)
+
+    faulty(monkeypatch, tmp_path, fault)
+    monkeypatch.setattr(todo, "STRAGGLER", 0)
+    monkeypatch.setattr(todo, "STRAGGLER_S", 0)
+    job, watcher = tiny_job(tmp_path), Watcher()
+    receipts = list(run(job, watcher))
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert watcher.rows == 4 * ROWS
+    assert_free(one_session)
+
+
+def test_ctrl_c_has_actors_write_what_is_done(tmp_path, one_session, monkeypatch):
+    """The first shard waits in the middle for the end; another one is done, and then it comes."""
+    stopped = tmp_path / "stopped"
+
+    class Waits(Actor):
+        def _until_stopped(self, records):
+            for i, record in enumerate(records):
+                if record.id == "4.png":
+                    self._stopped.wait()
+                    stopped.touch()
+                yield from super()._until_stopped(records[i : i + 1])
+
+    monkeypatch.setattr(pool, "Actor", Waits)
+    monkeypatch.setattr(ray, "GRACE_S", 60)
+    job, receipts = tiny_job(tmp_path), []
+    with pytest.raises(KeyboardInterrupt):
+        receipts.extend(run(job, Watcher(lambda: signal.raise_signal(signal.SIGINT))))
+    assert stopped.exists()
+    assert {receipt.name for receipt in receipts} == job.made()
+    assert 0 < sum(job.rows_in(job.folder / name) for name in job.made()) < 4 * ROWS
+    assert_free(one_session)
+
+
+def test_what_ends_every_engine_ends_this_one_at_once(tmp_path, one_session):
+    job = tiny_job(tmp_path, actors=1)
+    job.weights.unlink()
+    with pytest.raises(BackboneError, match="no such weights file"):
+        list(run(job))
+    assert job.made() == set()
+    assert_free(one_session)
+
+
+def test_an_engine_that_is_left_leaves_no_actor(tmp_path, one_session):
+    receipts = run(tiny_job(tmp_path, actors=1))
+    next(receipts)
+    receipts.close()
+    assert_free(one_session)
+
+
+def test_no_more_is_asked_for_than_there_is(tmp_path, one_session):
+    with pytest.raises(EngineError, match=r"no room for an actor of 1 CPUs and 64 GPUs.*--gpus-per-actor"):
+        list(run(tiny_job(tmp_path, actors=None, gpus=64)))
+    with pytest.raises(EngineError, match=r"10\.0\.0\.1:6379: this process is connected to Ray already"):
+        list(run(tiny_job(tmp_path / "b", address="10.0.0.1:6379")))
+
+
+def test_nothing_to_do_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "session", lambda _: pytest.fail("there is nothing to do"))
+    job = tiny_job(tmp_path)
+    assert list(ray.run([], job.extractor, job.folder, job.spec, Silent())) == []
+
+
+def test_a_trace_is_refused(tmp_path):
+    job = tiny_job(tmp_path)
+    spec = replace(job.spec, profile=tmp_path / "trace.json")
+    with pytest.raises(OptionError, match="--profile"):
+        list(ray.run(job.shards, job.extractor, job.folder, spec, Silent()))
