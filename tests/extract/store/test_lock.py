@@ -10,7 +10,7 @@ import pytest
 
 from extract.errors import StoreError
 from extract.store import lock
-from extract.store.lock import held, lock_of
+from extract.store.lock import held, holder, lock_of
 
 HOLD = """
 import sys
@@ -117,6 +117,42 @@ def test_many_who_wait_hold_it_one_at_a_time(path, monkeypatch):
         thread.join()
     assert (most, len(done)) == (1, 40)
     assert not path.exists()
+
+
+def test_those_who_share_it_exclude_who_does_not_and_the_last_one_takes_it_away(path):
+    first, second = (held(path, wait=False, on_wait=told, shared=True) for _ in range(2))
+    with first:
+        with second:
+            with pytest.raises(StoreError, match="at work"), held(path, wait=False, on_wait=told):
+                pass
+            assert "at work" in holder(path)
+        assert path.exists()
+        assert "at work" in holder(path)
+        with pytest.raises(StoreError, match="at work"), held(path, wait=False, on_wait=told):
+            pass
+    assert not path.exists()
+    assert holder(path) == ""
+
+
+def test_who_holds_it_alone_excludes_those_who_would_share_it(path):
+    with (
+        held(path, wait=False, on_wait=told),
+        pytest.raises(StoreError, match="at work"),
+        held(path, wait=False, on_wait=told, shared=True),
+    ):
+        pass
+
+
+def test_two_who_look_do_not_take_each_other_for_one_at_work(path):
+    path.parent.mkdir()
+    path.touch()
+    said = []
+    threads = [threading.Thread(target=lambda: said.extend(holder(path) for _ in range(50))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == [""] * 100
 
 
 def test_where_nothing_can_be_written_there_is_no_lock(path, monkeypatch):

@@ -58,7 +58,7 @@ def put_set(
     """Write a feature set with an image for every row of its shards, and all the files that go with it."""
     folder = SetFolder(cache / name / recipe.key[:12])
     paths = [put_shard(folder, contents, recipe, bad=bad) for contents in shards]
-    entries = [_entry(i) for contents in shards for i in contents]
+    entries = [entry(i) for contents in shards for i in contents]
     write_index(folder.index, recipe, entries, [read_shard(path, recipe.key) for path in paths], SHAPES, "/data")
     (cache / TAG).write_bytes(CACHE_TAG)
     (folder.path / "recipe.json").write_text(recipe.to_json() + "\n")
@@ -70,7 +70,7 @@ def put_set(
     return folder
 
 
-def _entry(i: int) -> Entry:
+def entry(i: int) -> Entry:
     record = Record(f"{i}.png", f"/data/{i}.png", ("cat", "dog", None)[i % 3], ("train", "test", None)[i % 3], f"g{i}")
     return Entry(record, content(i))
 
