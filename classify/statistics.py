@@ -194,14 +194,15 @@ def _patterns(y: np.ndarray, a: np.ndarray, b: np.ndarray, seed: int) -> Iterato
 
 
 def _compared(value: float, draws: np.ndarray, widening: float = 1.0) -> Comparison:
-    """Sum up the draws (B,) of a difference; p counts itself among them (Davison and Hinkley 1997, 4.2.3)."""
+    """Sum up the draws (B,) of a difference of shares; p counts itself among them (Davison and Hinkley 1997, 4.2.3)."""
     if math.isinf(widening):
         return Comparison(value, -1.0, 1.0, 1.0)  # of one group, whose draws are all alike
     draws = value + widening * (draws - value)
     low, high = np.quantile(draws, [0.025, 0.975])
     beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(draws)))
-    return Comparison(value, min(float(low), value), max(float(high), value), p)
+    # Draws of few groups, widened, go beyond what a difference of shares can be.
+    return Comparison(value, max(-1.0, min(float(low), value)), min(1.0, max(float(high), value)), p)
 
 
 def corrected_t(differences: np.ndarray, n_train: float, n_test: float) -> Comparison:

@@ -202,3 +202,9 @@ def test_a_paired_interval_holds_the_truth_as_often_as_it_says():
         found = paired_rows(y, a, b, seed)["accuracy"]
         held.append(found.low <= 0.05 <= found.high)
     assert 0.88 <= np.mean(held) <= 1
+
+
+def test_a_difference_of_shares_is_no_more_than_all_however_few_groups_there_are():
+    y, groups = np.ones(40, dtype=int), np.repeat([0, 1], 20)
+    found = paired(y, groups, np.zeros(40, dtype=int), draw_resamples(40, groups, 0), "accuracy")
+    assert (found.low, found.mean, found.high) == (-1.0, 0.5, 1.0)
