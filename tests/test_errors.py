@@ -42,6 +42,7 @@ NOWHERE = {
 
 NO_REMEDY = {
     "classify/advise/": "the advice says what was not measured, and why; nothing is asked of anyone",
+    "classify/serve/app.py": "the answer to a request says what is wrong with it",
     "extract/sources/torchvision_sets.py": "a fault of ours, not of the user's",
 }
 """Where errors are made that ask nothing of the user."""

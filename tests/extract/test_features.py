@@ -35,13 +35,13 @@ def paths(tmp_path) -> list[Path]:
 @pytest.fixture
 def computed(monkeypatch) -> list[int]:
     """How many images each call computed."""
-    seen, plain = [], features.run_plan
+    seen, plain = [], features.compute
 
-    def counting(job, plan):
+    def counting(job, plan, stored):
         seen.append(plan.computed)
-        return plain(job, plan)
+        return plain(job, plan, stored)
 
-    monkeypatch.setattr(features, "run_plan", counting)
+    monkeypatch.setattr(features, "compute", counting)
     return seen
 
 

@@ -129,13 +129,13 @@ def test_the_names_of_the_numbers(extractor, paths):
 
 
 def test_a_pipeline_searches_over_layers_and_computes_each_image_once_for_each(extractor, paths, monkeypatch):
-    computed, plain = [], features.run_plan
+    computed, plain = [], features.compute
 
-    def counting(job, plan):
+    def counting(job, plan, stored):
         computed.append(plan.computed)
-        return plain(job, plan)
+        return plain(job, plan, stored)
 
-    monkeypatch.setattr(features, "run_plan", counting)
+    monkeypatch.setattr(features, "compute", counting)
     model = make_pipeline(extractor, StandardScaler(), LogisticRegression())
     grid = {"featureextractor__layers": [("layer1",), ("penultimate",)], "logisticregression__C": [0.1, 1.0]}
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(paths, ["cat", "dog"] * 3)
