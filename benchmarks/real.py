@@ -192,7 +192,7 @@ def measure(images: ImageSet, network: str, data: Path, work: Path) -> dict[str,
         cache=work / "cache",
     )
     extracted = _timed(work / f"{images.name}-{network}.json", extract(spec))
-    metrics = fit(FitSpec(extracted["path"], out=work / "runs" / f"{images.name}-{network}"))
+    metrics = fit(FitSpec(extracted["path"], strategy="linear", out=work / "runs" / f"{images.name}-{network}"))
     test, reference = metrics["test"]["accuracy"], images.references.get(network)
     return {
         "set": images.name,

@@ -20,7 +20,7 @@ from classify.spec import AUTO, FitSpec
 from classify.trials import Task
 from extract.errors import FitError, unknown
 from extract.progress import Progress
-from extract.spec import Status
+from extract.spec import STAGES, Status
 from extract.store import FeatureSet, open_features
 from extract.store.folders import FITS
 
@@ -78,6 +78,10 @@ def read_inputs(spec: FitSpec, features: FeatureSet, progress: Progress) -> Inpu
         check_room(plan, solver.head)
         check_head(head, spec, features, next(iter(dims)), data)
     task, said = make_task(spec, features, data, plan.room_bytes)
+    if spec.tune.folds > len(task.folds):
+        notes.append(
+            f"--folds-trained {spec.tune.folds}: there are {len(task.folds)} folds, all of which are answered for"
+        )
     return Inputs(features, dims, images, twins, data, task, solver, notes, [*data.warnings, *said])
 
 
@@ -124,6 +128,10 @@ def layers_of(spec: FitSpec, features: FeatureSet) -> dict[str, int]:
     Maps are none of them: a head on some 100,000 columns learns the training set.
     """
     for layer in spec.layers:
+        if layer == STAGES:
+            said = f"{STAGES!r} is for extract; here taps are named one by one"
+            remedy = f"Leave --layer out to compare all of them: {', '.join(features.layers)}"
+            raise FitError(said, where=features.name, remedy=remedy)
         if layer not in features.layers:
             unknown(
                 "layer", layer, features.layers, FitError, remedy=f"{features.name} holds others; extract it first."

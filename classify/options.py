@@ -94,7 +94,14 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("folds-trained", {"type": click.IntRange(0), "default": 1, "help": "Folds to train without, and answer for."}),
     ("seeds", {"type": click.IntRange(1, 100), "help": "Trainings on all images.  [default: 3 below 2,000 images]"}),
     ("views", {"type": click.IntRange(1, MAX_VIEWS), "default": 4, "help": "tail: looks at an image that are cached."}),
-    ("budget", {"type": Duration(), "help": "Time for all trainings: 90s, 10m, 2h."}),
+    (
+        "budget",
+        {
+            "type": Duration(),
+            "help": "Time for all trainings: 90s, 10m, 2h. With auto, for all beyond the probe but for writing "
+            "the run.  [default: 10m with auto]",
+        },
+    ),
     ("checkpoint-every", {"type": Duration(), "default": "60s", "help": "How much a kill may cost."}),
     ("precision", {**_choice(PRECISIONS), "help": "auto is fp32 on a CPU, bf16 on a GPU that has it."}),
     ("compile", {"type": click.Choice(COMPILERS), "default": "none", "help": "What compiles the trained part."}),

@@ -34,7 +34,8 @@ class FitSpec:
     miss the truth, `answer_accuracy` what the answers that are given shall reach, the others being abstained from.
     `data` and `root` say where the images are: for thumbnails, for the proof of near-duplicates, and for a `strategy`
     that trains the network itself, as `tune` has it. The strategy `auto` finds out which one pays: one that gains more
-    than `min_gain` of the images.
+    than `min_gain` of the images. Where no `strategy` is named it is `auto`, and `linear` where another head, a
+    protocol or several labels an image are asked for, which `auto` cannot follow.
     """
 
     features: str
@@ -43,7 +44,7 @@ class FitSpec:
     head: str = HEAD
     params: dict[str, list[Any]] = field(default_factory=dict)
     class_weight: str | None = None
-    strategy: str = LINEAR
+    strategy: str = ""
     protocol: str | None = None
     few_shot: int | None = None
     draws: int = FEWEST_DRAWS
@@ -67,6 +68,9 @@ class FitSpec:
     min_gain: float = 0.01
 
     def __post_init__(self) -> None:
+        named = bool(self.strategy)
+        if not named:
+            object.__setattr__(self, "strategy", LINEAR if self._of_heads else AUTO)
         tables = {"strategy": STRATEGIES, "metric": (AUTO, *METRICS), "device": DEVICES, "duplicates": DUPLICATES}
         for kind, known in tables.items():
             if getattr(self, kind) not in known:
@@ -74,12 +78,18 @@ class FitSpec:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
             unknown("protocol", self.protocol, PROTOCOLS, OptionError)
         self._check_numbers()
-        self._check_combinations()
+        self._check_combinations(named)
 
     @property
     def published(self) -> str | None:
         """Name of the protocol to follow; images a class are drawn by one, too."""
         return self.protocol or ("few-shot" if self.few_shot else None)
+
+    @property
+    def _of_heads(self) -> str:
+        """Name the options that were given and mean nothing where a network is trained, "" if none was."""
+        others = {"--head": self.head != HEAD, "--protocol": self.protocol, "--few-shot": self.few_shot}
+        return ", ".join(name for name, given in {**others, "--multi-label": self.multi_label}.items() if given)
 
     @property
     def budget_s(self) -> float:
@@ -95,14 +105,14 @@ class FitSpec:
         asked = self.answer_accuracy
         if not 0 < self.alpha < 1 or not (asked is None or 0 < asked < 1):
             said = f"alpha={self.alpha}, answer_accuracy={self.answer_accuracy}"
-            raise OptionError(said, remedy="Both are shares between 0 and 1")
+            raise OptionError(said, remedy="Take shares between 0 and 1 for both")
         if not 0 <= self.min_gain < 1:
             raise OptionError(f"min_gain={self.min_gain}", remedy="Take a share of the images: 0.01 for one point")
         if self.draws < FEWEST_DRAWS or (self.few_shot is not None and self.few_shot < 1):
             said = f"few_shot={self.few_shot}, draws={self.draws}"
             raise OptionError(said, remedy=f"Take 1 image a class or more, and {FEWEST_DRAWS} draws or more")
 
-    def _check_combinations(self) -> None:
+    def _check_combinations(self, named: bool) -> None:
         head = find_head(self.head, self.params)
         if self.published and self.multi_label:
             said = f"--multi-label and the protocol {self.published!r} exclude each other"
@@ -115,20 +125,20 @@ class FitSpec:
             raise OptionError(said, remedy="Leave --cv, --alpha and --duplicates out")
         if self.multi_label and self.alpha != ALPHA:
             raise OptionError("there are no prediction sets of several labels", remedy="Leave --alpha out")
-        self._check_strategy()
+        self._check_strategy(named)
         if self.class_weight and not head.weighs:
             raise OptionError(f"{self.head} cannot weigh classes", remedy="Leave --class-weight out, or take logistic")
 
-    def _check_strategy(self) -> None:
+    def _check_strategy(self, named: bool) -> None:
         """Refuse what means nothing where the network itself is trained, and settings of a training without one."""
-        if self.strategy == LINEAR:
-            if self.tune != TuneSpec():
-                remedy = f"Take one of --strategy {', '.join(TUNED)}, or leave its settings out"
-                raise OptionError("the strategy 'linear' trains nothing but a head", remedy=remedy)
-            return
-        if self.published or self.multi_label or self.head != HEAD:
+        asked = self._of_heads
+        if self.strategy == LINEAR and self.tune != TuneSpec():
+            said = "the strategy 'linear'" if named else f"{asked} goes with the strategy 'linear', which"
+            remedy = f"Leave {'--strategy linear' if named else asked} out, or the settings of fine-tuning"
+            raise OptionError(f"{said} trains nothing but a head", remedy=remedy)
+        if self.strategy != LINEAR and asked:
             said = f"the strategy {self.strategy!r} trains one label an image, with the head {HEAD} beside it"
-            raise OptionError(said, remedy="Leave --head, --protocol, --few-shot and --multi-label out")
+            raise OptionError(said, remedy=f"Leave {asked} out, or take --strategy {LINEAR}")
         if self.strategy == AUTO and self.tune.folds < 1:
             said = "the strategy 'auto' compares what is trained on folds that were left out"
             raise OptionError(said, remedy="Take --folds-trained 1 or more")

@@ -12,7 +12,7 @@ NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macr
 
 def percent(metric: dict[str, float]) -> str:
     """Write a share with its interval."""
-    return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
+    return f"{metric['value']:z6.1%}  [{metric['low']:z.1%}, {metric['high']:z.1%}]"
 
 
 def short(value: object) -> str:
@@ -57,7 +57,7 @@ def _echo_training(metrics: dict[str, Any], name: str) -> None:
     click.echo(f"Test {name} of the trained network: {percent(metrics['test'][metric]).strip()}.")
     for side, images in (("out_of_fold", "held out of training"), ("test", "of the test")):
         if gain := metrics["gain"][side]:
-            value, low, high = (f"{gain[metric][end] * 100:+.1f}" for end in ("value", "low", "high"))
+            value, low, high = (f"{gain[metric][end] * 100:+z.1f}" for end in ("value", "low", "high"))
             click.echo(f"Gain over the probe: {value} points  [{low}, {high}] on {gain['n']} images {images}.")
 
 

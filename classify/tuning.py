@@ -20,6 +20,7 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
 PRECISIONS = ("fp32", "bf16")
 COMPILERS = ("none", "inductor")
 PRETRAINED = ("tail", "lp-ft", "full")
+MAX_RATE = 1000
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,12 @@ class TuneSpec:
         for name, value in shares.items():
             if value not in (None, AUTO) and not 0 <= float(value) <= 1:
                 raise OptionError(f"{name}={value}", remedy="Take 0 to 1")
-        if not 0 < self.layer_decay <= 1 or any(not 0 < rate < 1e3 for rate in self.rates):
-            said = f"layer_decay={self.layer_decay}, rates={self.rates}"
-            raise OptionError(said, remedy="Rates are above 0 and below 1000, the decay is above 0 and at most 1")
+        if wrong := [rate for rate in self.rates if not 0 < rate < MAX_RATE]:
+            remedy = f"Take one above 0 and below {MAX_RATE}; 0.001 to 0.1 is usual"
+            raise OptionError(f"a learning rate of {wrong[0]:g}", remedy=remedy)
+        if not 0 < self.layer_decay <= 1:
+            raise OptionError(f"layer_decay={self.layer_decay}", remedy="Take one above 0 and at most 1")
         seconds = (self.checkpoint_s, 1.0 if self.budget_s is None else self.budget_s)
         if min(seconds) <= 0 or (self.weight_decay is not None and self.weight_decay < 0):
             said = f"checkpoint_s={self.checkpoint_s}, budget_s={self.budget_s}, weight_decay={self.weight_decay}"
-            raise OptionError(said, remedy="Times are above 0, decays 0 or more")
+            raise OptionError(said, remedy="Take times above 0, decays of 0 or more")

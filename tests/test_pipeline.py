@@ -52,7 +52,8 @@ def fitted(photos, tmp_path_factory):
     """The folder of a cache and a run that `photos` went through once."""
     work = tmp_path_factory.mktemp("work")
     done = run_json("extract", photos, "-m", "builtin", "-l", "stages", "-l", "penultimate", "--cache", work / "cache")
-    metrics = run_json("fit", done["features"], "--cache", work / "cache", "--out", work / "run")
+    where = ("--cache", work / "cache", "--out", work / "run")
+    metrics = run_json("fit", done["features"], "--strategy", "linear", *where)
     return work, done, metrics
 
 
@@ -119,6 +120,19 @@ def test_every_head_is_fitted_and_told(photos, fitted, tmp_path, head):
     arguments = ("fit", done["features"], "--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate")
     assert f"Chosen: {head}" in run(*arguments, "--head", head).stdout
     assert run_json("predict", tmp_path / "run", photos / "val" / "dark" / "0.png")["label"] == "dark"
+
+
+def test_a_fit_that_is_not_told_how_finds_out_what_pays_and_says_so(fitted, tmp_path):
+    work, done, plain = fitted
+    where = ("fit", done["features"], "--cache", work / "cache", "--out", tmp_path / "run", "-l", "penultimate")
+    metrics = run_json(*where)
+    assert metrics["strategy"] == plain["strategy"] == "linear"  # nothing is left to gain
+    assert plain["advice"] is None
+    assert metrics["advice"]["budget_s"] == 600
+    assert [row["rung"] for row in metrics["advice"]["ladder"]] == ["linear", "tail", "lp-ft", "full", "scratch"]
+    said = run(*where, "--budget", "5m").stdout
+    assert "The advice: keep the network as it is" in said
+    assert "Which case is this, and what to do?" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_predict_gives_csv_or_json_lines(photos, fitted):
@@ -349,7 +363,9 @@ def test_views_and_a_trace_come_with_an_extraction(photos, tmp_path):
         (("extract", "{photos}", "-m", "builtin", "--device", "cpu", "--decoder", "gpu"), "no GPU decodes images"),
         (("extract", "{photos}", "-m", "builtin", "--profile", "no/trace.json"), "the trace cannot be written"),
         (("fit", "nothing"), "no features 'nothing'"),
-        (("fit", "nothing", "--min-gain", "0.02"), "--min-gain is for a strategy that chooses"),
+        (("fit", "nothing", "--strategy", "tail", "--min-gain", "0.02"), "--min-gain is for a strategy that chooses"),
+        (("fit", "nothing", "--head", "ridge", "--min-gain", "0.02"), "--min-gain is for a strategy that chooses"),
+        (("fit", "nothing", "--min-gain", "0.02"), "no features 'nothing'"),
         (("predict", "nothing", "{photos}"), "no run of that name or path"),
         (("layers", "resnet19"), "no model 'resnet19'"),
         (("cache", "info", "nothing"), "no features 'nothing'"),
@@ -504,5 +520,5 @@ def test_an_interrupt_is_told_in_one_line_or_one_object(photos, tmp_path, monkey
 
     monkeypatch.setattr("extract.run.run_plan", interrupt)
     arguments = ("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache")
-    assert "What was finished is kept" in run(*arguments, code=130).stderr
+    assert "what was finished is kept" in run(*arguments, code=130).stderr
     assert run_json(*arguments, code=130)["error"]["type"] == "Interrupted"

@@ -47,6 +47,8 @@ def _fitted(folder: Path, index: Path, what: str, *options: object) -> Numbers:
         "pipeline.py",
         "fit",
         index,
+        "--strategy",
+        "linear",
         "--out",
         folder / what.replace(" ", "-"),
         "--json",

@@ -10,6 +10,7 @@ from typing import Any
 from classify.advise.advice import begin_ladder, make_advice
 from classify.advise.survey import look
 from classify.advise.trainer import BudgetTrainer
+from classify.finetune.ground import check_cuts
 from classify.linear import begin_fit, fit_probe, write_probe
 from classify.spec import FitSpec
 from classify.tuning import LINEAR, TuneSpec
@@ -22,6 +23,7 @@ def fit_auto(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     The `seconds` of the advice are those beyond the probe, as the budget is, but for the last training.
     """
     inputs, goal = begin_fit(spec, watch)
+    check_cuts(spec, inputs)
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)

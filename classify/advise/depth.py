@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from classify.advise.missed import commands, held, missed
 from classify.advise.profile import Profile, make_profile
 from classify.advise.sample import subset, task_on
 from classify.finetune.again import extraction_again
@@ -67,9 +68,12 @@ def depth_profile(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *
     inputs.features.check_weights()
     looks = _looks(spec, inputs, source, most)
     (dims, trained), (_, fresh) = (_answers(looks, extraction, watch) for extraction in looks.extractions)
-    task = looks.task
+    task, taps = looks.task, list(dims)
     found = make_profile(list(dims.items()), task.y, trained, fresh, task.resamples, task.metric)
-    return replace(found, seconds=round(time.perf_counter() - began, 3))
+    better = missed(taps, held(inputs.features.recipe, list(inputs.dims), taps), trained, task)
+    if better:
+        better["commands"] = commands(spec, inputs.features, source, better["layer"])
+    return replace(found, missed=better, seconds=round(time.perf_counter() - began, 3))
 
 
 def images_within(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *, seconds: float) -> int:

@@ -16,7 +16,7 @@ from classify.finetune.images import Source
 from classify.folds import Part
 from classify.inputs import Inputs
 from classify.spec import FitSpec
-from extract.errors import FitError
+from extract.errors import Interrupted, OffshelfError
 from extract.progress import Watch
 
 MOST, MOST_NUMBERS = 2000, 1 << 25
@@ -52,7 +52,9 @@ def diagnose(spec: FitSpec, inputs: Inputs, source: Source | None, watch: Watch)
     for name, (title, measure) in MEASURES.items():
         try:
             found[name] = measure(looks)
-        except FitError as error:
+        except Interrupted:
+            raise
+        except OffshelfError as error:
             notes.append(f"no {title}: {error.what}")
     return found | {"notes": notes}
 

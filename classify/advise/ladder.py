@@ -218,7 +218,7 @@ def points(share: float) -> str:
 
 def in_points(found: Mapping[str, Any]) -> str:
     """Write a difference of shares with its interval, in points."""
-    value, low, high = (f"{100 * found[end]:+.1f}" for end in ("value", "low", "high"))
+    value, low, high = (f"{100 * found[end]:+z.1f}" for end in ("value", "low", "high"))
     return f"{value} points ({low} to {high})"
 
 

@@ -64,7 +64,7 @@ def _told(value: float, negative: bool, more: str, less: str) -> str:
 
 def gains(found: Mapping[str, float]) -> str:
     """Write a predicted gain {gain, low, high} and its interval: `3.1 points (0.0 to 12.4)`."""
-    gain, low, high = (f"{found[end] * 100:.1f}" for end in ("gain", "low", "high"))
+    gain, low, high = (f"{found[end] * 100:z.1f}" for end in ("gain", "low", "high"))
     return f"{gain} points ({low} to {high})"
 
 

@@ -43,6 +43,7 @@ class Profile:
 
     `drop` is by how much the best earlier layer is better than the last, and `gain` the largest gain over random
     weights, of one draw: {value, low, high, layer}. `peak` is the earliest layer within one standard error of the best.
+    `missed` is by how much a layer that was not extracted is surely better than all that were, None where none is.
     """
 
     taps: tuple[TapScore, ...]
@@ -51,6 +52,7 @@ class Profile:
     peak: str
     n: int
     metric: str
+    missed: dict[str, Any] | None = None
     seconds: float = 0.0
 
     @property
@@ -154,9 +156,9 @@ def _scores(
 
 
 def _share(found: Interval) -> str:
-    return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+    return f"{found['value']:z.1%} ({found['low']:z.1%} to {found['high']:z.1%})"
 
 
 def _points(found: dict[str, Any]) -> str:
-    value, low, high = (f"{100 * found[name]:+.1f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{100 * found[name]:+z.1f}" for name in ("value", "low", "high"))
     return f"{value} points ({low} to {high})"

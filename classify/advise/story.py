@@ -13,9 +13,11 @@ from classify.advise.survey import Seen, look
 from classify.advise.trainer import BudgetTrainer
 from classify.bundle import PACKAGES
 from classify.evidence import learning
+from classify.finetune.ground import check_cuts
 from classify.inputs import Inputs, open_for_fit, read_inputs
 from classify.linear import fit_probe
 from classify.spec import FitSpec
+from extract.backbones import open_backbone
 from extract.errors import FitError
 from extract.progress import Watch
 from extract.spec import BackboneSpec
@@ -34,11 +36,15 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     """Measure the case, and say what pays; `models` are compared in what is left of the budget.
 
     -> the advice as a fit by `auto` keeps it, with the features, versions and seconds; `backbones` is None where none
-    were named. Raises FitError where some were, and the images are not at hand.
+    were named. Raises BackboneError where one of them is not known, before anything is computed, and FitError where
+    some were named and the images are not at hand.
     """
     began, spec = time.perf_counter(), asked.fit
+    for backbone in asked.models:
+        open_backbone(backbone)
     features = open_for_fit(spec)
     inputs = read_inputs(spec, features, watch)
+    check_cuts(spec, inputs)
     for note in inputs.notes:
         watch.note(note)
     probe = fit_probe(spec, inputs, watch)

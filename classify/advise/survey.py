@@ -12,15 +12,13 @@ from classify.finetune.images import Source, find_source
 from classify.inputs import Inputs
 from classify.spec import FitSpec
 from classify.tuning import STRATEGIES
-from extract.errors import BackboneError, FitError, OptionError, RunnerError, TapError
+from extract.errors import FitError, Interrupted, OffshelfError
 from extract.progress import Watch
 
 FOR_PROFILE = 0.2
 """Of the budget: what the extractions of the depth profile may take."""
 FEWEST = 100
 """Images below which there is no profile: an accuracy of 80 % is then known to 8 points at best."""
-UNREADABLE = (BackboneError, FitError, OptionError, RunnerError, TapError)
-"""What stands in the way of a profile, and of nothing else."""
 NOT_USELESS = "what the network has learned is not shown to be useless here, and without that starting anew only loses"
 
 
@@ -71,6 +69,8 @@ def _profile(
         profile = (
             depth_profile(spec, inputs, source, watch, most=n) if n >= min(FEWEST, len(inputs.data.train)) else None
         )
-    except UNREADABLE as error:
+    except Interrupted:
+        raise
+    except OffshelfError as error:  # a fit without it is still one
         return None, [f"no depth profile: {error.what}"]
     return profile, [] if profile else [f"no depth profile: {room_s:.0f} s are enough for {n} images only"]

@@ -59,7 +59,7 @@ def _expected(row: Row) -> Row | None:
 def _points(found: Row | None) -> str:
     if not found:
         return ""
-    value, low, high = (f"{100 * found[end]:+.1f}" for end in ("value", "low", "high"))
+    value, low, high = (f"{100 * found[end]:+z.1f}" for end in ("value", "low", "high"))
     return f"{value}  [{low}, {high}]"
 
 

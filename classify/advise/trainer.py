@@ -154,7 +154,8 @@ class BudgetTrainer:
     def _bench(self, rung: str, tune: TuneSpec) -> Iterator[tuple[Bench, Ground]]:
         spec = replace(self.spec, strategy=rung, tune=tune)
         ground = survey(spec, self.inputs)
-        with set_up(spec, self.inputs, ground, self.probe, self.watch, self._mirrored(ground)) as bench:
+        watch = About(rung, self.watch)
+        with set_up(spec, self.inputs, ground, self.probe, watch, self._mirrored(ground)) as bench:
             try:
                 yield bench, ground
             finally:
@@ -199,6 +200,18 @@ class Once:
         if text not in self._said:
             self._said.add(text)
             self._note(text)
+
+
+class About:
+    """A watch that says of every note which way to train it is about."""
+
+    def __init__(self, rung: str, watch: Watch) -> None:
+        self.start, self.advance, self.show, self._note = watch.start, watch.advance, watch.show, watch.note
+        self._rung = rung
+
+    def note(self, text: str) -> None:
+        """Say it of the rung."""
+        self._note(f"{self._rung}: {text}")
 
 
 def folds_needed(folds: Folds, asked: int) -> int:

@@ -119,6 +119,18 @@ def _advised(advice: Advice) -> str:
     return " ".join(said)
 
 
+def _missed(advice: Advice) -> str:
+    """Say which layer would be better than those that were extracted, and what to type to have it too."""
+    found = dig(advice, "depth_profile", "missed")
+    if not found:
+        return ""
+    lines = [f"`{command_line({'command': words})}`" for words in found["commands"]]
+    return (
+        f"A layer that was not extracted does better: {layer(found['layer'])} is {differs(found)} than "
+        f"{layer(found['over'])}, the best of those that were. To have it too, run {', then '.join(lines)}."
+    )
+
+
 def _where(row: Row) -> list[str]:
     """Name the layers that the linear classifier stands on."""
     names = dig(row, "settings", "layers") if row.get("rung") == LINEAR else None
@@ -225,6 +237,7 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "case": _case,
     "evidence": _evidence,
     "advice": _advised,
+    "missed": _missed,
     "trial": _trial,
     "refused": _refused,
     "untried": _untried,

@@ -21,7 +21,11 @@ from extract.terminal import print_json, progress_bar
     help="Compare these networks, too, each with weights as extract takes them.",
 )
 @click.option("--weights", default=AUTO, help="Of those --models that name none: auto, an enum name, or none.")
-@click.option("--budget", type=Duration(), help="Time for all beyond the probe: 90s, 2h.  [default: 10m]")
+@click.option(
+    "--budget",
+    type=Duration(),
+    help="Time for all beyond the probe: 90s, 2h; what is left of it is for --models.  [default: 10m]",
+)
 @shared_options("min_gain", "layers", "metric", "cv", "group", "duplicates", "labels", "data")
 @root_option
 @shared_options("seed", "device", "jobs")

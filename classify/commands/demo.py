@@ -14,7 +14,7 @@ from extract.terminal import echo_extract, print_json, progress_bar
 @click.option("--out", type=FOLDER, default=Path("runs/demo"), help="Folder of the run.")
 @as_json
 def demo(cache: Path, out: Path, as_json: bool) -> None:
-    """Do the main job once, offline: real digit images, the built-in backbone.
+    """Do the main job once, offline: real digit images, the built-in backbone, a linear classifier.
 
     \b
     Example: python pipeline.py demo

@@ -34,9 +34,8 @@ from extract.terminal import print_json, progress_bar
 @click.option(
     "--strategy",
     type=click.Choice([LINEAR, *TUNED, AUTO]),
-    default=LINEAR,
     help="linear: a head on frozen features; the others train the network, too: its top, from the head on, or all; "
-    "auto finds out what pays.",
+    "auto finds out what pays.  [default: auto; linear with --head, --protocol, --few-shot or --multi-label]",
 )
 @click.option(
     "--protocol",
@@ -67,21 +66,22 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
     """Train and test a classifier on cached features: NAME, NAME/KEY, or the path of a features.h5.
 
     \b
-    Example: python pipeline.py fit photos --head logistic
+    Example: python pipeline.py fit photos
+             python pipeline.py fit photos --strategy linear
              python pipeline.py fit photos --head sklearn.ensemble.RandomForestClassifier --param max_depth=8,16
              python pipeline.py fit photos --protocol kornblith
              python pipeline.py fit photos --few-shot 5 --draws 20
              python pipeline.py fit photos --strategy tail --cut layer3 --budget 10m
-             python pipeline.py fit photos --strategy auto --budget 30m
+             python pipeline.py fit photos --budget 30m
     """
     from classify.fit import fit as run
     from classify.heads import parse_params
     from classify.spec import FitSpec
 
-    if options["strategy"] != AUTO and given("min_gain"):
-        raise OptionError("--min-gain is for a strategy that chooses", remedy="Take --strategy auto, or leave it out")
     options, tune = split_tuning(options)
     spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), tune=tune, **options)
+    if spec.strategy != AUTO and given("min_gain"):
+        raise OptionError("--min-gain is for a strategy that chooses", remedy="Take --strategy auto, or leave it out")
     with stoppable(click.get_current_context()), progress_bar() as bar:
         metrics = run(spec, progress=bar)
     if as_json:

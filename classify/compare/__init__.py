@@ -43,7 +43,7 @@ def _leading(runs: Sequence[Run]) -> str:
         raise FitError("some runs give one label an image, and others several", remedy="Compare runs of one kind")
     for run in runs:
         if metric not in run.metrics["test"]:
-            remedy = f"Compare runs of one kind: {runs[0].name} was chosen by it."
+            remedy = f"Compare runs of one kind: {runs[0].name} was chosen by it"
             unknown(f"metric in the test of {run.name}:", metric, run.metrics["test"], FitError, remedy=remedy)
     return metric
 
@@ -85,7 +85,7 @@ def _words(pair: dict[str, Any], metric: str, found: dict[str, float]) -> str:
     """Say in a sentence whether the difference is beyond doubt, and how large it may be."""
     mean, low, high = (found[name] * 100 for name in ("mean", "low", "high"))
     where = f"on {pair['n']} images of the {PART_NAMES[pair['on']]}"
-    shown = f"{mean:+.1f} points of {metric.replace('_', ' ')} ({low:+.1f} to {high:+.1f})"
+    shown = f"{mean:+z.1f} points of {metric.replace('_', ' ')} ({low:+z.1f} to {high:+z.1f})"
     sure = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
     return f"{pair['best']} is {sure} {pair['run']}: {shown} {where}"
 

@@ -87,5 +87,5 @@ def _differences(found: Mapping[str, Any]) -> Section:
 
 
 def _difference(found: Mapping[str, float], pair: Mapping[str, Any]) -> tuple[str, str, str]:
-    mean, low, high = (f"{found[name] * 100:+.1f}" for name in ("mean", "low", "high"))
+    mean, low, high = (f"{found[name] * 100:+z.1f}" for name in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})", f"{found['p']:.3f}", f"{pair['mcnemar']:.3f}"

@@ -18,16 +18,18 @@ from classify.finetune.maps import MapSpec, map_rows, trunk_maps
 from classify.finetune.mirror import mirror_test
 from classify.finetune.pace import measure_pace
 from classify.finetune.plan import Augment, Plan, make_plan
-from classify.finetune.strategies import STRATEGIES, kept_until, trained_tap
+from classify.finetune.strategies import STRATEGIES, kept_until, stages_below, trained_tap
 from classify.inputs import Inputs
 from classify.linear import Probe
 from classify.probe.memo import digest
 from classify.spec import FitSpec
-from classify.tuning import AUTO
+from classify.tuning import AUTO, TuneSpec
 from extract.backbones import read_state
 from extract.devices import pick_device, resolve_precision
+from extract.errors import TapError
 from extract.parts import open_parts
 from extract.progress import Silent, Watch
+from extract.store import FeatureSet
 
 SMALL, REPEATS = 2000, 3
 """Training images below which the last training is repeated, and how often: the seed matters there."""
@@ -59,12 +61,36 @@ def survey(spec: FitSpec, inputs: Inputs) -> Ground:
     features, train, test = inputs.features, inputs.data.train, inputs.data.test
     Log(Silent(), spec.tune.tensorboard)  # refuses where TensorBoard is asked for and not there
     tap = trained_tap(features.recipe, tuple(inputs.dims))
-    until = kept_until(STRATEGIES[spec.strategy], spec.tune, features.recipe, tap)
-    open_parts(features.recipe, read_state(features.weights_path), tap=tap, until=until)
+    until = check_cut(spec.strategy, spec.tune, features, tap)
     source = find_source(features, np.concatenate([train.rows, test.rows]), spec.data, spec.root)
     folds = [(_split(inputs, fit, spec.seed), held) for fit, held in inputs.task.folds[: spec.tune.folds]]
     repeats = spec.tune.seeds or (REPEATS if len(train) < SMALL else 1)
     return Ground(source, tap, until, folds, _split(inputs, np.arange(len(train)), spec.seed), repeats)
+
+
+def check_cut(strategy: str, tune: TuneSpec, features: FeatureSet, tap: str) -> str | None:
+    """Name the layer up to which the network stays as it is; TapError says where else it can be parted."""
+    recipe, known = features.recipe, STRATEGIES[strategy]
+    until = kept_until(known, tune, recipe, tap)
+    try:
+        open_parts(recipe, read_state(features.weights_path), tap=tap, until=until)
+    except TapError as error:
+        if until is None:
+            raise
+        option, ends = "--cut" if known.cached else "--freeze-until", ", ".join(stages_below(recipe, tap))
+        remedy = (
+            f"Take the end of a stage that {option} can keep: {ends}; all layers: pipeline.py layers {recipe.model}"
+        )
+        raise TapError(error.what, where=recipe.model, remedy=remedy) from error
+    return until
+
+
+def check_cuts(spec: FitSpec, inputs: Inputs) -> None:
+    """Refuse layers to keep the network up to that it cannot be parted at, whatever will be trained; TapError."""
+    tap = trained_tap(inputs.features.recipe, tuple(inputs.dims))
+    for strategy, layer in (("tail", spec.tune.cut), ("full", spec.tune.freeze_until)):
+        if layer:
+            check_cut(strategy, spec.tune, inputs.features, tap)
 
 
 def _split(inputs: Inputs, at: np.ndarray, seed: int) -> Split:

@@ -41,14 +41,16 @@ def kept_until(strategy: Strategy, tune: TuneSpec, recipe: Recipe, tap: str) -> 
 
 
 def last_stage_but_one(recipe: Recipe, tap: str) -> str:
-    """Name the deepest end of a stage that has parameters between itself and a tap: layer3 of a ResNet.
-
-    Raises TapError where there is none.
-    """
-    trunk, side = open_trunk(open_skeleton(recipe.model)), recipe.preprocessing.crop_size
-    profile = {node.name: node for node in trunk.profile(side)}
-    [end] = [node for known, node in zip(recipe.taps, recipe.nodes, strict=True) if known.name == tap]
-    before = [name for name in trunk.stages(side) if profile[trunk.resolve(name)].parameters < profile[end].parameters]
+    """Name the deepest of the stages below a tap: layer3 of a ResNet. Raises TapError where there is none."""
+    before = stages_below(recipe, tap)
     if not before:
         raise TapError(f"{recipe.model} has no stage below {tap!r}", remedy="Name a layer with --cut")
     return before[-1]
+
+
+def stages_below(recipe: Recipe, tap: str) -> list[str]:
+    """Name the ends of the stages that have parameters between themselves and a tap, from shallow to deep."""
+    trunk, side = open_trunk(open_skeleton(recipe.model)), recipe.preprocessing.crop_size
+    profile = {node.name: node for node in trunk.profile(side)}
+    [end] = [node for known, node in zip(recipe.taps, recipe.nodes, strict=True) if known.name == tap]
+    return [name for name in trunk.stages(side) if profile[trunk.resolve(name)].parameters < profile[end].parameters]

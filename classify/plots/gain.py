@@ -21,5 +21,5 @@ def gain_plot(points: Sequence[Point], title: str) -> str:
 
 
 def _row(point: Point, top: int, axis: Axis) -> str:
-    said = f"{point.value * 100:+.1f} points, 95 % interval {point.low * 100:+.1f} to {point.high * 100:+.1f}"
-    return point_row(point, top, axis, said=said, shown=f"{point.value * 100:+.1f}")
+    said = f"{point.value * 100:+z.1f} points, 95 % interval {point.low * 100:+z.1f} to {point.high * 100:+z.1f}"
+    return point_row(point, top, axis, said=said, shown=f"{point.value * 100:+z.1f}")

@@ -75,8 +75,8 @@ def _said(rung: Rung) -> str:
     if gain is None:
         return f"{rung.name}: {rung.reason}"
     what = "gained" if rung.tried else "expected to gain"
-    interval = f"95 % interval {gain.low * 100:+.1f} to {gain.high * 100:+.1f}"
-    return f"{rung.name}, {what} {gain.value * 100:+.1f} points, {interval}: {rung.reason}"
+    interval = f"95 % interval {gain.low * 100:+z.1f} to {gain.high * 100:+z.1f}"
+    return f"{rung.name}, {what} {gain.value * 100:+z.1f} points, {interval}: {rung.reason}"
 
 
 def _mark(gain: Point, y: int, axis: Axis, *, tried: bool) -> str:

@@ -1,5 +1,6 @@
 """The advice: which of the cases it is, what shows it, what was tried and what was left out, and what to do next."""
 
+import re
 from typing import Any
 
 from classify.plots import Layer, Point, Rung, curve_plot, depth_plot, ladder_plot
@@ -20,6 +21,9 @@ from classify.report.text import (
     sentence,
     table,
 )
+
+TYPED = re.compile("`([^`]*)`")
+"""What is to be typed, within words."""
 
 CAPTION = (
     "Layer by layer: a linear classifier on each, with what the network learned before and with random weights; an "
@@ -52,7 +56,8 @@ def _next(text: str, said: Metrics) -> str:
 
 
 def _paragraph(text: Any) -> str:
-    return f"<p>{sentence(str(text))}</p>" if text else ""
+    said = TYPED.sub(r"<code>\1</code>", sentence(str(text)))
+    return f"<p>{said}</p>" if text else ""
 
 
 def _typed(command: Any) -> str | None:
@@ -105,7 +110,7 @@ def _ladder_panel(found: Metrics) -> str:
 def _rung(row: Row, found: Metrics) -> Rung:
     gain = _measured_gain(row) or _expected_gain(row)
     worth = percent(row["value"]["value"]) if is_measure(row.get("value")) else ""
-    value = f"{gain['value'] * 100:+.1f} points" if gain else worth
+    value = f"{gain['value'] * 100:+z.1f} points" if gain else worth
     taken = bool(_star(row, found))
     point = _point(row.get("rung"), gain) if gain else None
     return Rung(str(row.get("rung")), value, str(row.get("reason") or ""), point, bool(row.get("tried")), taken)
@@ -139,7 +144,7 @@ def _layers(found: Metrics) -> str:
 def _points(gain: Any) -> str:
     if not is_measure(gain):
         return "-"
-    value, low, high = (f"{gain[end] * 100:+.1f}" for end in ("value", "low", "high"))
+    value, low, high = (f"{gain[end] * 100:+z.1f}" for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 

@@ -56,7 +56,7 @@ def gained(evidence: Evidence) -> str:
     far, side = abs(found["value"]) * 100, "below" if found["value"] < 0 else "above"
     head = f"On the same test images its {measure_name(name)} is {far:.1f} points {side} the linear probe's"
     worth = UNTRAINED if _untrained(evidence) else _worth(found)
-    return f"{head} (95 % interval {found['low'] * 100:+.1f} to {found['high'] * 100:+.1f}): {worth}."
+    return f"{head} (95 % interval {found['low'] * 100:+z.1f} to {found['high'] * 100:+z.1f}): {worth}."
 
 
 def _untrained(evidence: Evidence) -> bool:

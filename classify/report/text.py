@@ -40,7 +40,7 @@ def clipped(text: Any) -> str:
 
 def percent(value: Any) -> str:
     """Write a share, a number or its text, as a percentage; a dash where there is none."""
-    return "-" if value in (None, "") else f"{float(value) * 100:.1f} %"
+    return "-" if value in (None, "") else f"{float(value) * 100:z.1f} %"
 
 
 def interval(found: Any) -> str:

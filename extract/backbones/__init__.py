@@ -9,7 +9,7 @@ from torch import nn
 
 from extract.backbones import builtin, torchvision_nets
 from extract.backbones.backbone import Backbone, Listing
-from extract.backbones.weights import SUFFIXES, digest, fit_state, read_state
+from extract.backbones.weights import SUFFIXES, check_file, digest, fit_state, read_state
 from extract.errors import BackboneError, unknown
 from extract.spec import BackboneSpec, Preprocessing
 
@@ -56,6 +56,7 @@ def open_backbone(spec: BackboneSpec) -> Backbone:
     backbone = kind.open(name, "auto" if is_file else spec.weights, spec.seed)
     if is_file:
         path = Path(spec.weights)
+        check_file(path)
         backbone = replace(backbone, weights=path.name, read=partial(_read_file, path, backbone))
     if spec.overrides:
         changed = Preprocessing(**{**asdict(backbone.preprocessing), **dict(spec.overrides)})
@@ -79,7 +80,7 @@ def _kind_of(model: str) -> tuple[Kind, str]:
     elif not colon:
         kind, name = "torchvision", model
     if kind not in KINDS:
-        unknown("kind of model", kind, KINDS, BackboneError, remedy="Write NAME or KIND:NAME.")
+        unknown("kind of model", kind, KINDS, BackboneError, remedy="Write NAME or KIND:NAME")
     if not name and kind == "builtin":
         name = KINDS[kind].names()[0]
     return KINDS[kind], name

@@ -37,10 +37,15 @@ class WithoutContent(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def read_state(path: Path) -> State:
-    """Read a weights file (`.safetensors`, or `.pt`/`.pth` with `weights_only=True`) as tensors by name."""
+def check_file(path: Path) -> None:
+    """Raise BackboneError where there is no such file."""
     if not path.is_file():
         raise BackboneError("no such weights file", where=str(path), remedy="Give the path of a state dict")
+
+
+def read_state(path: Path) -> State:
+    """Read a weights file (`.safetensors`, or `.pt`/`.pth` with `weights_only=True`) as tensors by name."""
+    check_file(path)
     try:
         loaded = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
     except Exception as error:  # hostile and broken files make the readers raise anything
@@ -104,7 +109,7 @@ def fit_state(network: nn.Module, needed: Iterable[str], state: Mapping[str, Ten
         raise BackboneError(
             _difference(sorted(missing), sorted(strange), [_shapes(name, state, whole) for name in sorted(shapes)]),
             where=where,
-            remedy="Are they of this architecture? The names are those of torchvision's model",
+            remedy="Check that they are of this architecture, under the names of torchvision's model",
         )
     return {name: _float32(state[name]) if name in state else torch.zeros((), dtype=torch.int64) for name in needed}
 

@@ -35,7 +35,7 @@ def run(monkeypatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def start(features: FakeFeatures, **options) -> dict[str, Any]:
         monkeypatch.setattr(inputs, "open_features", lambda name, cache: features)
         folds = {} if {"protocol", "few_shot"} & set(options) else {"cv": 3}
-        return fit(FitSpec("tiny", **({"out": tmp_path / "run"} | QUICK | folds | options)))
+        return fit(FitSpec("tiny", **({"out": tmp_path / "run", "strategy": "linear"} | QUICK | folds | options)))
 
     return start
 

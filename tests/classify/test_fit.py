@@ -270,7 +270,7 @@ labels = np.arange(40) % 2
 features = FakeFeatures({"penultimate": blobs(labels, 8)}, labels, ["a", "b"], folder / "weights.safetensors")
 inputs.open_features = lambda *_: features
 linear.write_evidence = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-fit.fit(fit.FitSpec("tiny", out=folder / "run", cv=2, duplicates="off"))
+fit.fit(fit.FitSpec("tiny", strategy="linear", out=folder / "run", cv=2, duplicates="off"))
 """
 
 

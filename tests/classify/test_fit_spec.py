@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from classify.spec import FitSpec
@@ -58,8 +60,45 @@ def test_a_network_is_trained_for_one_label_an_image_and_beside_the_plain_head()
     for wrong in ({"multi_label": True}, {"protocol": "clip"}, {"few_shot": 3}, {"head": "ridge"}):
         with pytest.raises(OptionError, match="one label an image"):
             FitSpec("f", strategy="lp-ft", **wrong)
-    with pytest.raises(OptionError, match="trains nothing but a head"):
-        FitSpec("f", tune=TuneSpec(steps=5))
+    for strategy, head in (("linear", "logistic"), ("", "ridge"), ("linear", "ridge")):
+        with pytest.raises(OptionError, match="trains nothing but a head"):
+            FitSpec("f", strategy=strategy, head=head, tune=TuneSpec(steps=5))
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy"),
+    [
+        ({}, "auto"),
+        ({"class_weight": "balanced", "layers": ("layer3",), "tune": TuneSpec(steps=5, cut="layer2")}, "auto"),
+        ({"head": "ridge"}, "linear"),
+        ({"head": "sklearn.naive_bayes.GaussianNB", "params": {"var_smoothing": [1e-9]}}, "linear"),
+        ({"protocol": "clip"}, "linear"),
+        ({"few_shot": 5}, "linear"),
+        ({"multi_label": True}, "linear"),
+        ({"strategy": "linear"}, "linear"),
+        ({"strategy": "full"}, "full"),
+    ],
+)
+def test_what_pays_is_found_out_unless_a_strategy_is_named_or_something_that_only_heads_can(asked, strategy):
+    assert FitSpec("f", **asked).strategy == strategy
+    assert replace(FitSpec("f", **asked), seed=3).strategy == strategy
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"multi_label": True}, "--multi-label"),
+        ({"few_shot": 3}, "--few-shot"),
+        ({"protocol": "clip"}, "--protocol"),
+        ({"head": "ridge"}, "--head"),
+    ],
+)
+def test_what_is_to_be_left_out_is_only_what_was_given(asked, option):
+    with pytest.raises(OptionError) as caught:
+        FitSpec("f", strategy="auto", **asked)
+    assert caught.value.remedy == f"Leave {option} out, or take --strategy linear"
+    with pytest.raises(OptionError, match=f"{option} goes with the strategy 'linear'"):
+        FitSpec("f", tune=TuneSpec(steps=5), **asked)
 
 
 def test_what_pays_is_found_out_within_a_budget_on_folds_that_are_left_out():

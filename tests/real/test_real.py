@@ -105,7 +105,7 @@ def ants(request: pytest.FixtureRequest, work: Path) -> SimpleNamespace:
     spec = spec_of(folder, network, work, name="hymenoptera")
     done = extract(spec)
     run = work / "runs" / network
-    metrics = fit(FitSpec(done["path"], out=run))
+    metrics = fit(FitSpec(done["path"], strategy="linear", out=run))
     reference = next(images.references[network] for images in SETS if images.name == "hymenoptera")
     return SimpleNamespace(spec=spec, done=done, run=run, metrics=metrics, reference=reference)
 
@@ -143,7 +143,7 @@ def test_every_depth_reads_digits_better_than_chance(work: Path) -> None:
     manifest = write_manifest(folder, list(first_of_each(folder, {"train": 30, "test": 20})))
 
     done = extract(spec_of(manifest, "squeezenet1_1", work, name="mnist", taps=("stages", "penultimate")))
-    metrics = fit(FitSpec(done["path"], out=work / "runs" / "mnist"))
+    metrics = fit(FitSpec(done["path"], strategy="linear", out=work / "runs" / "mnist"))
 
     assert (metrics["n_train"], metrics["n_test"]) == (300, 200)
     assert len(metrics["per_layer"]) > 2
@@ -163,7 +163,7 @@ def test_a_speaker_is_never_on_both_sides(work: Path) -> None:
     assert len({row["group"] for row in rows}) == SPEAKERS
 
     done = extract(spec_of(write_manifest(folder, rows), "squeezenet1_1", work, name="spectrograms"))
-    metrics = fit(FitSpec(done["path"], out=work / "runs" / "spectrograms"))
+    metrics = fit(FitSpec(done["path"], strategy="linear", out=work / "runs" / "spectrograms"))
 
     assert "group by group" in metrics["split"]
     assert not [said for said in metrics["warnings"] if "in the training and in the test part" in said]
@@ -187,7 +187,7 @@ def test_what_is_known_of_speakers_is_told_from_what_is_known_of_digits(work: Pa
     ]
     manifest = write_manifest(folder, rows, name="speakers.csv")
     done = extract(spec_of(manifest, "squeezenet1_1", work, name="speakers"))
-    metrics = fit(FitSpec(done["path"], group="_([a-z]+)_", out=work / "runs" / "speakers"))
+    metrics = fit(FitSpec(done["path"], strategy="linear", group="_([a-z]+)_", out=work / "runs" / "speakers"))
 
     found = metrics["grouping"]
     assert found["n_groups"] == SPEAKERS

@@ -13,7 +13,7 @@ from classify.advise.survey import NOT_USELESS, look
 from classify.inputs import open_for_fit, read_inputs
 from classify.spec import FitSpec
 from classify.tuning import LINEAR, STRATEGIES, TuneSpec
-from extract.errors import FitError
+from extract.errors import BackboneError, FitError, StoreError, TapError
 from extract.progress import Silent
 from extract.spec import BackboneSpec
 from extract.store import open_features
@@ -39,7 +39,8 @@ def asked(root: Path, budget_s: float = AMPLE_S, **changed: Any) -> FitSpec:
 
 @pytest.fixture(scope="module")
 def advice(root: Path) -> dict[str, Any]:
-    return advise(AdviseSpec(asked(root), (BackboneSpec("nosuch"),)), Silent())
+    (root / "broken.pt").write_bytes(b"no weights")
+    return advise(AdviseSpec(asked(root), (BackboneSpec("builtin", str(root / "broken.pt")),)), Silent())
 
 
 def test_an_advice_has_all_that_was_measured_and_is_json(root, advice):
@@ -48,10 +49,50 @@ def test_an_advice_has_all_that_was_measured_and_is_json(root, advice):
     assert (advice["features"], advice["features_key"]) == (features.name, features.recipe.key)
     assert advice["depth_profile"]["n"] == advice["case"]["n_train"] == N_TRAIN
     assert [row["rung"] for row in advice["ladder"]] == [LINEAR, *STRATEGIES]
-    assert [row["name"] for row in advice["backbones"]["rows"]][1:] == ["nosuch"]
+    assert [row["reason"] for row in advice["backbones"]["rows"]][1:] == [
+        "not a weights file that can be read without running it (UnpicklingError)"
+    ]
     assert advice["diagnostics"]["knn"]["k"] == 20
     assert advice["recommendation"]["words"]
     assert advice["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        (BackboneSpec("nosuch"), "no model 'nosuch'"),
+        (BackboneSpec("builtin", "gone.pt"), "no such weights file"),
+        (BackboneSpec("resnet18", "IMAGENET1K_V9"), "no weights of resnet18 called 'IMAGENET1K_V9'"),
+    ],
+)
+def test_a_network_that_nobody_knows_is_found_out_before_any_work(root, monkeypatch, backbone, said):
+    monkeypatch.setattr("classify.advise.story.open_for_fit", None)
+    with pytest.raises(BackboneError, match=said):
+        advise(AdviseSpec(asked(root), (BackboneSpec("builtin"), backbone)), Silent())
+
+
+def test_a_layer_that_no_network_is_cut_at_is_found_out_before_any_work(root, monkeypatch):
+    monkeypatch.setattr("classify.advise.story.fit_probe", None)
+    for tune in (TuneSpec(cut="nosuch"), TuneSpec(freeze_until="penultimate")):
+        with pytest.raises(TapError) as caught:
+            advise(AdviseSpec(asked(root, tune=tune)), Silent())
+        assert caught.value.where == "builtin:cifar_resnet14"
+        assert "layer1, layer2;" in caught.value.remedy
+
+
+def test_what_stands_in_the_way_of_a_profile_stops_nothing_else(root, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise StoreError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr("classify.advise.survey.images_within", full)
+    spec = asked(root)
+    inputs = read_inputs(spec, open_for_fit(spec), Silent())
+    seen = look(spec, inputs, Left(60.0), Silent())
+    assert (seen.profile, seen.notes) == (
+        None,
+        ["no depth profile: cannot be written (No space left on device)"],
+    )
+    assert seen.source is not None
 
 
 def test_nothing_but_the_probe_is_trained_and_nothing_is_left_of_what_was_measured(root, advice):

@@ -69,7 +69,7 @@ def parsed(command: list[str], monkeypatch: pytest.MonkeyPatch) -> FitSpec:
         FitSpec("photos", strategy="tail", tune=TuneSpec(cut="layer2", views=2, recipe="bit", ema=True)),
         FitSpec("photos", strategy="auto", min_gain=0.02),
         FitSpec("photos", strategy="scratch"),
-        FitSpec("photos"),
+        FitSpec("photos", strategy="linear"),
     ],
     ids=lambda spec: spec.strategy,
 )
@@ -79,7 +79,7 @@ def test_the_command_that_is_said_asks_for_just_that_fit(spec, monkeypatch):
 
 
 def test_no_more_is_said_than_is_asked_for():
-    assert command_of(FitSpec("photos")) == ["offshelf", "fit", "photos", "--strategy", "linear"]
+    assert command_of(FitSpec("photos", strategy="linear")) == ["offshelf", "fit", "photos", "--strategy", "linear"]
 
 
 def test_every_field_that_a_strategy_may_differ_in_has_its_option():

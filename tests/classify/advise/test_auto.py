@@ -113,7 +113,8 @@ def test_where_nothing_surely_gains_the_run_is_that_of_the_probe(root, auto):
     assert metrics["strategy"] == "linear"
     assert "finetune" not in metrics
     assert not list((open_features("photos", root / "cache").folder / TRAININGS).glob("*"))
-    plain = fit(FitSpec("photos", cache=root / "cache", labels=root / "labels.csv", out=root / "plain", **KNOWN))
+    known = KNOWN | {"cache": root / "cache", "labels": root / "labels.csv", "strategy": "linear"}
+    plain = fit(FitSpec("photos", out=root / "plain", **known))
     other = {"advice", "seconds", "run", "search", "per_layer", "command"}
     assert {name: value for name, value in metrics.items() if name not in other} == {
         name: value for name, value in plain.items() if name not in other

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from classify.advise import trainer as module
 from classify.advise.ladder import Answers
-from classify.advise.trainer import BudgetTrainer, Once, folds_needed, settle
+from classify.advise.trainer import About, BudgetTrainer, Once, folds_needed, settle
 from classify.finetune.budget import FEWEST_STEPS, cost
 from classify.finetune.plan import Plan, Setting, check_tuning, shorten
 from classify.inputs import open_for_fit, read_inputs
@@ -76,6 +76,17 @@ def test_a_note_is_said_once():
     for text in ("few images", "many rates", "few images"):
         once.note(text)
     assert kept.notes == ["few images", "many rates"]
+
+
+def test_a_note_names_the_way_to_train_that_it_is_about():
+    notes: list[str] = []
+    kept = Silent()
+    kept.note = notes.append
+    about = About("tail", Once(kept))
+    about.note("few images")
+    About("full", Once(kept)).note("few images")
+    about.note("few images")
+    assert notes == ["tail: few images", "full: few images"]
 
 
 class Clock:
