@@ -1,5 +1,6 @@
 """Generated data for tests: a small folder of class folders, and a spec that needs no weights file."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def put(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(seed).save(path)
     return path
+
+
+def png(seed: int = 0) -> bytes:
+    """Return one picture as the bytes of a PNG file."""
+    file = io.BytesIO()
+    picture(seed).save(file, format="PNG")
+    return file.getvalue()
 
 
 def tiny_folder(root: Path, *, classes: Sequence[str] = ("cat", "dog"), per_class: int = 4, seed: int = 0) -> Path:

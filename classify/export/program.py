@@ -47,20 +47,19 @@ SHARES: dict[str, Callable[[Tensor], Tensor]] = {"single": lambda scores: scores
 
 
 class LinearHead(nn.Module):
-    """Standardised rows (N, D) -> scores (N, C)."""
+    """Rows (N, D) -> scores (N, C); what standardises them is part of the weights."""
 
     mean: Tensor
-    scale: Tensor
     coef: Tensor
     intercept: Tensor
 
     def __init__(self, arrays: Arrays) -> None:
         super().__init__()
-        _keep(self, arrays, ("mean", "scale", "coef", "intercept"))
+        _keep(self, {**arrays, "coef": arrays["coef"] / arrays["scale"]}, ("mean", "coef", "intercept"))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Score rows."""
-        return (rows - self.mean) / self.scale @ self.coef.T + self.intercept
+        return (rows - self.mean) @ self.coef.T + self.intercept
 
 
 class CentroidHead(nn.Module):

@@ -60,8 +60,11 @@ async def uploads(request: Request, limits: Limits) -> list[Held]:
     except (MultiPartException, KeyError, ValueError) as error:
         too_many = "Too many" in str(error)
         raise Refused(413 if too_many else 400, f"not a form with images ({error})"[:200]) from error
-    files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-    found = [Held.of(_name(part.filename, at), await part.read()) for at, part in enumerate(files)]
+    try:
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        found = [Held.of(_name(part.filename, at), await part.read()) for at, part in enumerate(files)]
+    finally:
+        await form.close()
     return _some(found, limits)
 
 

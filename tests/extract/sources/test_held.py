@@ -1,5 +1,4 @@
 import hashlib
-import io
 
 import numpy as np
 
@@ -7,13 +6,7 @@ from extract import images
 from extract.decoding import Decoder
 from extract.sources import Held, is_a_file, read_bytes
 from extract.spec import Failure, Status
-from tests.tiny import picture
-
-
-def png(seed: int = 0) -> bytes:
-    file = io.BytesIO()
-    picture(seed).save(file, format="PNG")
-    return file.getvalue()
+from tests.tiny import png
 
 
 def test_held_bytes_are_no_file_and_are_given_as_they_are():

@@ -1,0 +1,69 @@
+import importlib
+import os
+import signal
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+import pipeline
+from classify.predict import PredictSpec
+from classify.serve.server import ServeSpec
+from tests.served import server, start
+from tests.tiny import png
+
+httpx = pytest.importorskip("httpx")
+for name in ("fastapi", "uvicorn", "python_multipart"):
+    pytest.importorskip(name)
+
+
+def test_a_client_is_answered_within_the_limits(served):
+    with server(served / "run", "--max-images", "2", "--max-mb", "1") as url, httpx.Client(base_url=url) as client:
+        assert url.startswith("http://127.0.0.1:")
+        assert client.get("/healthz").json() == {"status": "ok"}
+        told = client.get("/info").json()
+        assert (told["run"], told["limits"]["images"]) == ("run", 2)
+        found = client.post("/predict", files=[("image", ("a.png", png())), ("image", ("b.png", b"none"))])
+        assert [answer["status"] for answer in found.json()["answers"]] == ["ok", "not an image"]
+        assert client.post("/predict", files=[("image", ("a.png", png()))] * 3).status_code == 413
+        assert client.post("/predict", files={"image": bytes(2 << 20)}).status_code == 413
+        assert 'offshelf_images_total{status="ok"} 1' in client.get("/metrics").text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_in_order_when_it_is_told_to(served, number):
+    process, url = start(served / "run")
+    assert httpx.post(f"{url}/predict", files={"image": png()}).status_code == 200
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_an_address_that_is_taken_is_an_error_of_ours(served):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(pipeline.main, ["serve", str(served / "run"), "--port", str(port)])
+    assert done.exit_code == 1
+    assert f"127.0.0.1:{port}: cannot listen there" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_a_run_that_is_none_is_an_error_of_ours(tmp_path):
+    done = CliRunner().invoke(pipeline.main, ["serve", str(tmp_path / "nothing"), "--port", "0"])
+    assert done.exit_code == 1
+    assert "nothing" in done.stderr
+
+
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    done = CliRunner().invoke(pipeline.main, ["serve", "run"])
+    assert done.exit_code == 1
+    assert "uvicorn is not installed. pip install 'offshelf[serve]'" in done.stderr
+
+
+def test_by_default_only_this_machine_is_let_in():
+    assert ServeSpec(PredictSpec("run")).host == "127.0.0.1"
