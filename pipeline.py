@@ -14,13 +14,15 @@ from classify.commands.demo import demo
 from classify.commands.export import export
 from classify.commands.fit import fit
 from classify.commands.predict import evaluate, predict
+from classify.commands.report import report
 from classify.commands.serve import serve
 from extract.commands.cache import cache
 from extract.commands.extract import extract
 from extract.commands.models import doctor, layers, models
+from extract.completion import completing
 from extract.console import CONTEXT, Commands, LogLines
 
-COMMANDS = (demo, extract, fit, advise, compare, predict, evaluate, export, serve, layers, models, cache, doctor)
+COMMANDS = (demo, extract, fit, advise, compare, report, predict, evaluate, export, serve, layers, models, cache, doctor)
 """In the order of the work."""
 
 
@@ -47,7 +49,7 @@ def main(verbose: bool) -> None:
 
 
 for command in COMMANDS:
-    main.add_command(command)
+    main.add_command(completing(command))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,28 @@ import torch
 from PIL import features
 
 from extract.backbones import KINDS, Kind, open_backbone
+from extract.decoding import Decoder
 from extract.devices import computes_bf16, pick_device
+from extract.errors import DecoderError
 from extract.images import FORMATS
 from extract.pooling import POOL_NAMES
 from extract.spec import PENULTIMATE, BackboneSpec, available_cores
+from extract.store.files import free_bytes
 from extract.store.index import versions
 from extract.taps import Node, Trunk, open_trunk, stage_ends
 
-EXTRAS = {"parquet": "pyarrow", "turbo": "simplejpeg", "openvino": "openvino"}
+EXTRAS = {
+    "parquet": ("pyarrow",),
+    "turbo": ("simplejpeg",),
+    "openvino": ("openvino",),
+    "any-head": ("skops",),
+    "tensorboard": ("tensorboard",),
+    "ray": ("ray",),
+    "ray-train": ("ray", "pandas", "tensorboardX", "requests", "pyarrow", "fsspec", "pydantic"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "python_multipart"),
+}
+"""The modules that each extra of ours brings."""
 
 
 def list_layers(model: str, *, every: bool = False) -> dict[str, Any]:
@@ -79,19 +94,21 @@ def _model(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def examine(cache: Path) -> dict[str, Any]:
-    """Look at versions, device, image formats, the cache folder and the extras; list what stands in the way."""
+    """Look at versions, device, decoders, the cache folder and the extras; list what stands in the way."""
     missing = [name for name in FORMATS if not _decodes(name)]
-    writable = _writable(cache)
+    writable, broken = _writable(cache), _broken_decoder()
     checks = {
         **versions(),
         "cores": str(available_cores()),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))) or "cpu",
         "bf16": "computed" if computes_bf16(pick_device("auto")) else "emulated, slowly",
         "image formats": ", ".join(name for name in FORMATS if name not in missing),
-        "cache": f"{cache} ({'writable' if writable else 'not writable'})",
-        **{f"extra {name}": _extra(module) for name, module in EXTRAS.items()},
+        "decoding processes": "start" if broken is None else "do not start",
+        "cache": f"{cache} ({'writable' if writable else 'not writable'}, {free_bytes(cache) / 1e9:,.1f} GB free)",
+        **{f"extra {name}": _extra(modules) for name, modules in EXTRAS.items()},
     }
     problems = [f"Pillow does not decode {name}" for name in missing]
+    problems += [] if broken is None else [str(broken)]
     problems += [] if writable else [f"the cache {cache} cannot be written"]
     return {"checks": checks, "problems": problems}
 
@@ -112,5 +129,21 @@ def _writable(cache: Path) -> bool:
     return True
 
 
-def _extra(module: str) -> str:
-    return "installed" if importlib.util.find_spec(module) else "not installed"
+def _broken_decoder() -> DecoderError | None:
+    """Start a process that decodes, as every extraction does, and end it."""
+    decoder = Decoder(None)
+    try:
+        decoder.start()
+    except DecoderError as error:
+        return error
+    finally:
+        decoder.close()
+    return None
+
+
+def _extra(modules: Sequence[str]) -> str:
+    """Say whether all that an extra brings is there, and what is not where some of it is."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return "installed"
+    return "not installed" if len(missing) == len(modules) else f"without {', '.join(missing)}"
