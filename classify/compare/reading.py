@@ -57,7 +57,7 @@ def read_run(run: Path) -> Run:
 
 def _read_metrics(path: Path) -> dict[str, Any]:
     try:
-        _check_size(path, MAX_JSON_BYTES)
+        check_size(path, MAX_JSON_BYTES)
         metrics = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (OSError, ValueError, RecursionError) as error:
         said = f"cannot be read ({type(error).__name__}: {error})"[:200]
@@ -78,7 +78,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_size(path: Path, most: int) -> None:
+def check_size(path: Path, most: int) -> None:
     """Raise FitError for what is no file, or too large to be ours; nothing has been read of it by then."""
     if not path.is_file():
         raise FitError("there is no such file", where=str(path), remedy=REMEDY)
@@ -95,7 +95,7 @@ def _is_interval(found: Any) -> bool:
 def _read_answers(path: Path) -> Answers:
     answers: Answers = {}
     try:
-        _check_size(path, MAX_CSV_BYTES)
+        check_size(path, MAX_CSV_BYTES)
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for line, (id_, _, label, predicted, *_) in _csv_rows(csv.reader(file, strict=True), str(path)):
                 if id_ in answers:

@@ -115,5 +115,10 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
+def unquoted(text: str) -> str:
+    """Take off the apostrophe in front of a text that spreadsheets would run."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+
+
 def _rounded(value: float) -> float:
     return round(float(value), 6)
