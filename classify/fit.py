@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from classify.cluster import connected
 from classify.linear import fit_linear
 from classify.published import follow
 from classify.several import fit_several
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 
 def fit(spec: FitSpec, *, progress: Watch | None = None) -> dict[str, Any]:
     """Write a run, by search or by a published protocol, and return the content of its metrics.json."""
-    metrics = road_of(spec)(spec, progress or Silent())
+    with connected(spec):
+        metrics = road_of(spec)(spec, progress or Silent())
     for text in metrics["warnings"]:
         log.warning("%s", text)
     return metrics

@@ -101,6 +101,7 @@ def make_task(spec: FitSpec, features: FeatureSet, data: Dataset, room_bytes: in
         jobs=spec.jobs,
         device=pick_device(spec.device),
         class_weight=spec.class_weight,
+        ray=spec.engine.name == "ray",
         kept=Kept(memo(features.folder / FITS), {"features": features.digest, "rows": digest(train.rows)}),
     )
     return task, said
@@ -133,9 +134,7 @@ def layers_of(spec: FitSpec, features: FeatureSet) -> dict[str, int]:
             remedy = f"Leave --layer out to compare all of them: {', '.join(features.layers)}"
             raise FitError(said, where=features.name, remedy=remedy)
         if layer not in features.layers:
-            unknown(
-                "layer", layer, features.layers, FitError, remedy=f"{features.name} holds others; extract it first."
-            )
+            unknown("layer", layer, features.layers, FitError, remedy=f"{features.name} holds others; extract it first")
     pooled = [tap.name for tap in features.recipe.taps if not tap.is_map]
     maps = [layer for layer in (spec.layers if pooled else features.layers) if layer not in pooled]
     if maps:

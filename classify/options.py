@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from classify.tuning import AUGMENTS, AUTO, BN_MODES, COMPILERS, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
-from extract.spec import MAX_VIEWS, available_cores
+from extract.spec import ENGINES, MAX_VIEWS, available_cores
 
 PREFIX = "tune_"
 """Of the names under which click hands the options over; `views` and `precision` mean other things elsewhere."""
@@ -106,6 +106,10 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("precision", {**_choice(PRECISIONS), "help": "auto is fp32 on a CPU, bf16 on a GPU that has it."}),
     ("compile", {"type": click.Choice(COMPILERS), "default": "none", "help": "What compiles the trained part."}),
     ("tensorboard", {"type": FOLDER, "help": "Write event files into this folder."}),
+    (
+        "processes",
+        {"type": click.IntRange(1), "help": "Train each network on so many GPUs, or by so many processes of a CPU."},
+    ),
 )
 """What `--NAME` takes; the field of `TuneSpec` is the name, or what FIELDS says."""
 
@@ -178,6 +182,18 @@ SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "show_default": "cores",
             "help": "Fits, or decoding processes, at a time.",
         },
+    ),
+    "engine": (
+        ("--engine",),
+        {
+            "type": click.Choice(ENGINES),
+            "default": "local",
+            "help": "This machine, or a Ray cluster, for networks and for heads of scikit-learn.",
+        },
+    ),
+    "address": (
+        ("--address",),
+        {"help": "Of ray: the cluster, auto or HOST:PORT.  [default: a private one here]"},
     ),
     "min_gain": (
         ("--min-gain",),

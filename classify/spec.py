@@ -10,7 +10,7 @@ from classify.protocols import PROTOCOLS
 from classify.tuning import LINEAR, TuneSpec
 from classify.tuning import STRATEGIES as TUNED
 from extract.errors import OptionError, unknown
-from extract.spec import available_cores
+from extract.spec import EngineSpec, available_cores
 
 AUTO = "auto"
 STRATEGIES = (LINEAR, *TUNED, AUTO)
@@ -35,7 +35,8 @@ class FitSpec:
     `data` and `root` say where the images are: for thumbnails, for the proof of near-duplicates, and for a `strategy`
     that trains the network itself, as `tune` has it. The strategy `auto` finds out which one pays: one that gains more
     than `min_gain` of the images. Where no `strategy` is named it is `auto`, and `linear` where another head, a
-    protocol or several labels an image are asked for, which `auto` cannot follow.
+    protocol or several labels an image are asked for, which `auto` cannot follow. `engine` is what trains networks, and
+    searches heads of scikit-learn: this machine, or a cluster of Ray.
     """
 
     features: str
@@ -65,6 +66,7 @@ class FitSpec:
     jobs: int = field(default_factory=available_cores)
     command: tuple[str, ...] = ()
     tune: TuneSpec = field(default_factory=TuneSpec)
+    engine: EngineSpec = field(default_factory=EngineSpec)
     min_gain: float = 0.01
 
     def __post_init__(self) -> None:

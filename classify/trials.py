@@ -1,7 +1,7 @@
 """What is compared: configurations, the data that all are judged on, and what each turned out to be worth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Task:
     """What all configurations of one search share: labels y (n,), folds, draws, and `read(layers, transform)`.
 
     `read` gives the rows after the row-wise part of the transform. `class_weight` is None or "balanced". `kept`
-    has what earlier fits found of these rows.
+    has what earlier fits found of these rows. Fits of scikit-learn go to Ray where `ray` says so.
     """
 
     y: np.ndarray
@@ -71,9 +71,15 @@ class Task:
     device: str = "cpu"
     class_weight: str | None = None
     kept: Kept = field(default_factory=Kept)
+    ray: bool = False
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def bare(self) -> "Task":
+        """Return what a fit has to know, so little that it can be sent to another machine: no rows are read by it."""
+        no_draws = Resamples(np.empty(0, np.int64), np.empty((0, 0), np.float32), grouped=False)
+        return replace(self, groups=None, folds=[], resamples=no_draws, read=_unread, kept=Kept())
 
     def judge(self, predicted: np.ndarray) -> dict[str, dict[str, float]]:
         """Measure predictions by every metric, with intervals: (n,) codes -> {metric: {value, low, high}}."""
@@ -82,3 +88,7 @@ class Task:
     def values(self, predicted: np.ndarray) -> np.ndarray:
         """Measure many predictions by the metric of the search alone: (m, n) codes -> (m,)."""
         return values_of(self.y, predicted)[self.metric]
+
+
+def _unread(layers: tuple[str, ...], transform: str) -> Rows:
+    raise AssertionError("the rows were read elsewhere", layers, transform)

@@ -32,7 +32,8 @@ class TuneSpec:
     from each block to the one below. `gradual` lets blocks train one after the other, from the top. `wise` mixes the
     weights of the start and the end: a share of the end, or `auto`. `folds` of the probe's are trained without, to be
     scored; `seeds` is how often the last training is repeated. `views` are cached of each image for `tail`. `budget_s`
-    are seconds for all of it; `checkpoint_s` how much a kill may cost.
+    are seconds for all of it; `checkpoint_s` how much a kill may cost. `processes` train a network together, one on
+    each GPU, or sharing the cores of a CPU.
     """
 
     cut: str | None = None
@@ -59,6 +60,7 @@ class TuneSpec:
     precision: str = AUTO
     compile: str = "none"
     tensorboard: Path | None = None
+    processes: int | None = None
 
     def __post_init__(self) -> None:
         tables = {"bn": BN_MODES, "recipe": RECIPES, "optimizer": OPTIMIZERS, "augment": AUGMENTS}
@@ -71,7 +73,7 @@ class TuneSpec:
 
     def _check_numbers(self) -> None:
         counts = {"steps": self.steps, "batch_size": self.batch_size, "seeds": self.seeds, "views": self.views}
-        for name, value in counts.items():
+        for name, value in {**counts, "processes": self.processes}.items():
             if value is not None and value < 1:
                 raise OptionError(f"{name}={value}", remedy="Take 1 or more")
         if self.views > MAX_VIEWS or self.folds < 0:

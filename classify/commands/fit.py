@@ -12,6 +12,7 @@ from classify.tuning import AUTO, LINEAR
 from classify.tuning import STRATEGIES as TUNED
 from extract.console import FOLDER, as_json, cache_option, given, root_option, stoppable
 from extract.errors import OptionError
+from extract.spec import EngineSpec
 from extract.terminal import print_json, progress_bar
 
 
@@ -58,7 +59,7 @@ from extract.terminal import print_json, progress_bar
 @root_option
 @shared_options("seed", "device")
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
-@shared_options("jobs", "min_gain")
+@shared_options("jobs", "min_gain", "engine", "address")
 @tuning_options
 @cache_option
 @as_json
@@ -79,6 +80,7 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
     from classify.spec import FitSpec
 
     options, tune = split_tuning(options)
+    options["engine"] = EngineSpec(options["engine"], options.pop("address"))
     spec = FitSpec(features, params=parse_params(params), command=("offshelf", *sys.argv[1:]), tune=tune, **options)
     if spec.strategy != AUTO and given("min_gain"):
         raise OptionError("--min-gain is for a strategy that chooses", remedy="Take --strategy auto, or leave it out")

@@ -14,10 +14,14 @@ from classify.finetune import checkpoint
 from classify.finetune.examples import Examples
 from classify.finetune.job import Device, Job, Outcome, digest_of
 from classify.finetune.log import Log
-from classify.finetune.loop import train
 from classify.finetune.network import Network
+from classify.finetune.order import ANSWER, ORDER, PROGRESS, Desk, Order
 from classify.finetune.plan import Plan, Setting
+from classify.finetune.search import Searched
+from classify.finetune.shown import Shown
+from classify.finetune.site import Site
 from classify.finetune.strategies import Strategy
+from classify.finetune.together import Group
 from classify.inputs import Inputs
 from classify.scoring import Arrays
 from classify.spec import FitSpec
@@ -27,6 +31,9 @@ from extract.parts import Parts, open_parts
 
 MOST_AT_ONCE = 128
 """Images that are scored at a time, whatever is trained on in a step: a step may be taken in parts."""
+
+KEPT = (checkpoint.FILE, ORDER, ANSWER, PROGRESS)
+"""What a training may leave in its folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,8 @@ class Split:
 class Bench:
     """What all trainings of a fit share.
 
-    `examples` are those of the training part and, behind them, of the test part; `data` names all they are read from.
+    `examples` are those of the training part and, behind them, of the test part; `shown` says where they come from, and
+    `data` names it all. A `group` of processes trains each network together, where there is one.
     `weights` are those of the network that computed the features. `facts` are for the run to say; `folders` are the
     checkpoints that were made, `heads` the probe's by what they were fitted on.
     """
@@ -53,10 +61,12 @@ class Bench:
     until: str | None
     weights: State
     examples: Examples
+    shown: Shown
     data: str
     plan: Plan
     device: Device
     log: Log
+    group: Group | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
     heads: dict[str, Arrays] = field(default_factory=dict)
@@ -87,10 +97,35 @@ class Bench:
 
     def run(self, network: Network, job: Job, *, stop_at: int | None = None) -> Outcome:
         """Train to the end, or to a step; what an earlier call of the same training has done is not done again."""
-        digest = digest_of(job, network.live(), network.frozen_digest(), self.device)
-        folder = checkpoint.training_folder(self.inputs.features.folder, digest)
-        self.folders.add(folder)
-        return train(network, self.examples, job, self.device, folder, self.log, stop_at=stop_at)
+        return self._site.run(network, job, stop_at)
+
+    def settle(self, network: Network, job: Job, *, searching: bool) -> Searched:
+        """Train a network, its setting found first where that is asked for: here, or by several processes."""
+        if self.group is None:
+            return self._site.settle(network, job, searching=searching)
+        digest = digest_of(job, network.live(), network.frozen_digest(), self.device, self.group.size)
+        desk = Desk(checkpoint.training_folder(self.inputs.features.folder, digest), digest)
+        self.folders.add(desk.folder)
+        found, folders = self.group.settle(desk, self._order(network, job, searching=searching), self.log)
+        self.folders.update(folders)
+        return found
+
+    @property
+    def _site(self) -> Site:
+        return Site(self.examples, self.device, self.log, self.inputs.features.folder, self.folders)
+
+    def _order(self, network: Network, job: Job, *, searching: bool) -> Order:
+        return Order(
+            job=job,
+            searching=searching,
+            shown=self.shown,
+            tap=self.tap,
+            until=self.until,
+            n_classes=len(self.inputs.data.classes),
+            device=self.device,
+            workers=max(1, self.spec.jobs // (self.group.size if self.group else 1)),
+            start=network.state(),
+        )
 
     def scores(self, network: Network, at: np.ndarray) -> np.ndarray:
         """Score positions (n,) in fp32 and eval mode: -> (n, C) float64."""
@@ -106,7 +141,7 @@ class Bench:
     def forget(self) -> None:
         """Remove the checkpoints: what came of the trainings is kept elsewhere by now."""
         for folder in self.folders:
-            checkpoint.forget(folder)
+            checkpoint.forget(folder, KEPT)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,20 @@ def training_folder(features_folder: Path, digest: str) -> Path:
     return features_folder / TRAININGS / digest[:DIGITS]
 
 
-def write(folder: Path, digest: str, content: dict[str, Any]) -> None:
+def write(folder: Path, digest: str, content: dict[str, Any], file: str = FILE) -> None:
     """Put a checkpoint in place of the one before; raises StoreError where the disk has no room for it."""
     body = io.BytesIO()
     torch.save(content, body)
     sha = hashlib.sha256(body.getbuffer()).digest()
-    files.replace(folder / FILE, b"".join((MAGIC, bytes.fromhex(digest), sha, body.getbuffer())))
+    files.replace(folder / file, b"".join((MAGIC, bytes.fromhex(digest), sha, body.getbuffer())))
 
 
-def read(folder: Path, digest: str) -> dict[str, Any] | None:
+def read(folder: Path, digest: str, file: str = FILE) -> dict[str, Any] | None:
     """Read the checkpoint of the training of that digest, onto the CPU; None where there is none, or a damaged one.
 
     Raises TrainingError where it is of another training, and StoreError where the system cannot read it.
     """
-    path = folder / FILE
+    path = folder / file
     with files.told(path, "read"):
         data = path.read_bytes() if path.is_file() else b""
     if not data:
@@ -60,9 +61,9 @@ def read(folder: Path, digest: str) -> dict[str, Any] | None:
         return _damaged(path, f" ({type(error).__name__})")
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Path, names: Sequence[str] = (FILE,)) -> None:
     """Remove the checkpoint of a training that nobody will go on with, and the folders that it leaves empty."""
-    files.remove([folder / FILE])
+    files.remove([folder / name for name in names])
     for each in (folder, *(parent for parent in (folder.parent,) if parent.name == TRAININGS)):
         with contextlib.suppress(OSError):
             each.rmdir()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from classify.finetune.plan import Augment
+from classify.finetune.ranks import Ranks
 from extract.channel import Channel, Crew
 from extract.errors import FitError
 from extract.loader import Drawn
@@ -25,6 +26,7 @@ from extract.spec import Record, view_of
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet
 
+ALONE = Ranks()
 AHEAD = 2
 """Batches of maps that are read ahead: one is on its way while one is waiting."""
 
@@ -57,12 +59,13 @@ class Examples(Protocol):
     cached: bool
 
     def drawn(
-        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment
+        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment, ranks: Ranks = ALONE
     ) -> Generator[Batch, None, None]:
         """Yield batches without end, from step `start` on as if it had begun at 0; `at` (n,) says of which examples.
 
         Each epoch has all of them in an order of its own, and batches run across epochs: none is short, nothing is
-        left out. What is drawn of an image depends on the seed and the epoch.
+        left out. What is drawn of an image depends on the seed and the epoch. Of several processes each has its part of
+        every batch, and together they have what one alone would.
         """
         ...
 
@@ -71,15 +74,21 @@ class Examples(Protocol):
         ...
 
 
-def draws(n: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield for each step from `start` on whose turn it is, in 0..n-1 (B,) int64, and in which epoch (B,) int64."""
+def draws(
+    n: int, *, batch_size: int, seed: int, start: int = 0, ranks: Ranks = ALONE
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each step from `start` on whose turn it is, in 0..n-1 (B,) int64, and in which epoch (B,) int64.
+
+    Of several processes each is told of its part of the B alone.
+    """
 
     @lru_cache(maxsize=2)
     def shuffled(epoch: int) -> np.ndarray:
         return np.random.default_rng((seed, epoch)).permutation(n)
 
     for step in count(start):
-        epochs, turns = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n)
+        batch = np.arange(step * batch_size, (step + 1) * batch_size)
+        epochs, turns = np.divmod(ranks.part(batch), n)
         parts = [shuffled(epoch)[turns[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
         yield np.concatenate(parts), epochs
 
@@ -121,13 +130,13 @@ class ImageExamples:
         self._streams.clear()
 
     def drawn(
-        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment
+        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment, ranks: Ranks = ALONE
     ) -> Generator[Batch, None, None]:
         """Yield batches of looks that are drawn of images, without end; see `Examples`."""
         how = augment.crop, augment.flip, augment.scale
 
         def turns() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for places, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start):
+            for places, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start, ranks=ranks):
                 yield at[places], epochs
 
         def looks() -> Iterator[Record]:
@@ -135,7 +144,7 @@ class ImageExamples:
                 for record, epoch in zip((self._records[each] for each in chosen), epochs.tolist(), strict=True):
                     yield Drawn(record.id, record.path, span=record.span, seed=seed, draw=epoch, augment=how)
 
-        with closing(self._stream("drawn", batch_size).batches(looks())) as run:
+        with closing(self._stream("drawn", len(ranks.part(np.arange(batch_size)))).batches(looks())) as run:
             for (chosen, _), pixels in zip(turns(), run, strict=False):
                 yield self._batch(chosen, pixels)
 
@@ -197,7 +206,7 @@ class MapExamples:
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def drawn(
-        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment
+        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment, ranks: Ranks = ALONE
     ) -> Generator[Batch, None, None]:
         """Yield batches without end, each map in a view that `augment` allows; see `Examples`.
 
@@ -211,7 +220,7 @@ class MapExamples:
             return rng.permuted(np.tile(views, (len(at), 1)), axis=1)
 
         def wanted() -> Wanted:
-            for places, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start):
+            for places, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start, ranks=ranks):
                 cycles, turn = np.divmod(epochs, len(views))
                 chosen = [turns(cycle)[place, i] for cycle, place, i in zip(cycles.tolist(), places, turn, strict=True)]
                 yield at[places], np.array(chosen)

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from classify.finetune.job import Device, Job
 from classify.finetune.log import Log
 from classify.finetune.network import MOVING
+from classify.finetune.ranks import Ranks
 from extract.errors import TrainingError
 from extract.runners.chunks import REMEDY, out_of_memory
+
+TOGETHER = "Take a smaller --batch-size, or more --processes, each on a device of its own"
+SEEDS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,27 @@ class Gradients:
 
     `part` is how many images are taken at once: all, until the memory does not suffice. The sum is that of the whole
     batch up to rounding, but for dropout, which is drawn part by part, and BatchNorm that trains, which sees only a
-    part at a time, and those that did not fit twice.
+    part at a time, and those that did not fit twice. Of several processes each is given its own part of the batch,
+    mixes images with others of it, and is left with the gradients of the whole; none may run out of memory, as the
+    others would wait for it.
     """
 
     def __init__(self, network: nn.Module, job: Job, device: Device, log: Log) -> None:
         self._network, self._plan, self._device, self._log = network, job.plan, device, log
-        self._forward = torch.compile(network) if device.compile else network
+        self._ranks = Ranks.here()
         self._name = job.name
         self.weights = class_weights(job).to(device.torch)
-        self.part = job.plan.batch_size
+        self.part = -(-job.plan.batch_size // self._ranks.size)
+        self._forward = self._joined()
+
+    def join(self) -> None:
+        """Have the gradients of all processes added up, of what may train by now."""
+        if not self._ranks.alone:
+            self._forward = self._joined()
+
+    def _joined(self) -> nn.Module:
+        whole = self._ranks.joined(self._network)
+        return torch.compile(whole) if self._device.compile else whole  # pyright: ignore[reportReturnType] it is one
 
     def __call__(self, x: Tensor, y: Tensor, seed: int) -> Tensor:
         """Leave the gradients of the mean loss of x (n, ...), y (n,), and return the loss ().
@@ -96,19 +112,24 @@ class Gradients:
             self._halve(len(x), failure)
 
     def _add_up(self, x: Tensor, targets: Targets, seed: int) -> Tensor:
-        torch.manual_seed(seed)
+        torch.manual_seed((seed + self._ranks.rank) % SEEDS)
         self._network.zero_grad(set_to_none=True)
+        n_images = len(x) if self._ranks.alone else self._plan.batch_size / self._ranks.size
         n_parts, total = -(-len(x) // self.part), torch.zeros((), device=x.device)
         for part, wanted in zip(x.tensor_split(n_parts), targets.split(n_parts), strict=True):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self._device.precision == "bf16"):
                 logits = self._forward(part)
-            loss = losses(logits, wanted, self.weights, self._plan.label_smoothing).sum() / len(x)
+            loss = losses(logits, wanted, self.weights, self._plan.label_smoothing).sum() / n_images
             loss.backward()
             total += loss.detach()
+        self._ranks.mean([total])
         return total
 
     def _halve(self, n: int, failure: Exception) -> None:
         """Make room, and go on with half as many images at once."""
+        if not self._ranks.alone:
+            said = f"the memory does not suffice for the {n} images of one process"
+            raise TrainingError(said, where=self._name, remedy=TOGETHER) from failure
         self._network.zero_grad(set_to_none=True)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -13,11 +13,13 @@ from classify.finetune.examples import Examples, ImageExamples, MapExamples
 from classify.finetune.images import Source, find_source
 from classify.finetune.inner import inner_split
 from classify.finetune.job import Device
+from classify.finetune.launchers import group_of
 from classify.finetune.log import Log
 from classify.finetune.maps import MapSpec, map_rows, trunk_maps
 from classify.finetune.mirror import mirror_test
 from classify.finetune.pace import measure_pace
 from classify.finetune.plan import Augment, Plan, make_plan
+from classify.finetune.shown import Shown
 from classify.finetune.strategies import STRATEGIES, kept_until, stages_below, trained_tap
 from classify.inputs import Inputs
 from classify.linear import Probe
@@ -122,7 +124,7 @@ def set_up(
         watch.note(note)
     with (
         Log(watch, spec.tune.tensorboard) as log,
-        _examples(spec, inputs, ground, plan, device, watch) as (examples, data),
+        _examples(spec, inputs, ground, plan, device, watch) as (examples, shown, data),
     ):
         bench = Bench(
             spec=spec,
@@ -132,10 +134,12 @@ def set_up(
             until=ground.until,
             weights=read_state(inputs.features.weights_path),
             examples=examples,
+            shown=shown,
             data=data,
             plan=plan,
             device=device,
             log=log,
+            group=group_of(spec, plan, device),
             facts={"mirror": mirror, "notes": notes},
         )
         yield _within_budget(bench, ground)
@@ -160,20 +164,25 @@ def may_flip(spec: FitSpec, inputs: Inputs, source: Source, probe: Probe, watch:
 @contextmanager
 def _examples(
     spec: FitSpec, inputs: Inputs, ground: Ground, plan: Plan, device: Device, watch: Watch
-) -> Iterator[tuple[Examples, str]]:
-    """Open the images, or the maps that are made of them: the training part, and behind it the test part."""
+) -> Iterator[tuple[Examples, Shown, str]]:
+    """Open the images, or the maps that are made of them: the training part, and behind it the test part.
+
+    -> the examples, how another process opens them, and what names all they are read from.
+    """
     features, source, parts = inputs.features, ground.source, (inputs.data.train, inputs.data.test)
     rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
     named = f"{features.digest} {digest(rows)}"
     if not STRATEGIES[spec.strategy].cached:
         listed = source.records.values()
         with ImageExamples(features, listed, rows, y, workers=spec.jobs, device=device.torch) as examples:
-            yield examples, named
+            yield examples, Shown(features.path, rows, y, source.data, source.root), named
         return
     wanted = wanted_maps(spec, ground, plan.augment)
     with trunk_maps(features, wanted, watch) as maps:
         at = map_rows(maps, features, rows)
-        yield MapExamples(maps, wanted.layer, at, y, device=device.torch), f"{named} {maps.digest}"
+        examples = MapExamples(maps, wanted.layer, at, y, device=device.torch)
+        shown = Shown(features.path, at, y, source.data, source.root, maps.path, wanted.layer)
+        yield examples, shown, f"{named} {maps.digest}"
 
 
 def wanted_maps(spec: FitSpec, ground: Ground, augment: Augment) -> MapSpec:

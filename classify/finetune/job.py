@@ -69,11 +69,12 @@ class Outcome:
     diverged: bool = False
 
 
-def digest_of(job: Job, start: State, frozen: str, device: Device) -> str:
+def digest_of(job: Job, start: State, frozen: str, device: Device, processes: int = 1) -> str:
     """Name a training by all that determines its result: SHA-256 as hexadecimal digits.
 
     `start` are the weights that it begins with, and `frozen` the digest of those that stay. What a plan is called, and
-    which other settings it tries, is nothing to it.
+    which other settings it tries, is nothing to it. Several processes round otherwise than one, and draw dropout for
+    themselves.
     """
     said: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(job.plan).items() if name not in ("recipe", "settings")},
@@ -83,7 +84,7 @@ def digest_of(job: Job, start: State, frozen: str, device: Device) -> str:
         "weights": [digest(start), frozen],
         "device": [device.torch.type, device.precision, device.compile],
         "torch": torch.__version__,
-    }
+    } | ({} if processes == 1 else {"processes": processes})
     sha = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for positions in (job.train, job.val, job.y):
         sha.update(hashlib.sha256(np.ascontiguousarray(positions, np.int64).tobytes()).digest())

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from classify.finetune.examples import Examples
 from classify.finetune.job import Device, Job, Outcome, digest_of
 from classify.finetune.log import Log
 from classify.finetune.network import Network
+from classify.finetune.ranks import Ranks
 from classify.finetune.training import DivergedError, Training
 
 
@@ -32,15 +32,23 @@ def train(
     """Train to the end, or to the first look from step `stop_at` on; go on from the checkpoint in `folder`.
 
     The network comes with the weights to begin with, and is left with them: an outcome has its own. It is evaluated in
-    fp32 and eval mode, with averaged weights where there are any. Raises TrainingError where the loss is no number,
-    unless this is a trial; where the memory does not suffice for one image; where `folder` holds another training.
+    fp32 and eval mode, with averaged weights where there are any. Where `torch.distributed` has joined several
+    processes, each calls this, takes its part of every batch, and returns the same; the first writes the checkpoint.
+    Raises TrainingError where the loss is no number, unless this is a trial; where the memory does not suffice for one
+    image; where `folder` holds another training.
     """
     with _lent(network, device), _own_draws(device):
-        digest = digest_of(job, network.live(), network.frozen_digest(), device)
+        ranks = Ranks.here()
+        digest = digest_of(job, network.live(), network.frozen_digest(), device, ranks.size)
         training = Training(network, examples, job, device, log)
-        training.resume(checkpoint.read(folder, digest))
+        training.resume(ranks.of_first(checkpoint.read(folder, digest) if ranks.first else None))
+
+        def keep() -> None:
+            if ranks.first:
+                checkpoint.write(folder, digest, training.as_dict())
+
         try:
-            _run(training, stop_at or job.plan.steps, lambda so_far: checkpoint.write(folder, digest, so_far))
+            _run(training, stop_at or job.plan.steps, keep)
         except DivergedError:
             if not job.trial:
                 raise
@@ -48,7 +56,7 @@ def train(
         return training.outcome()
 
 
-def _run(training: Training, stop_at: int, keep: Callable[[dict[str, Any]], None]) -> None:
+def _run(training: Training, stop_at: int, keep: Callable[[], None]) -> None:
     """Take steps, look every now and then and keep it more often, until it is finished or has come to `stop_at`."""
     if not training.history:
         training.look()
@@ -61,9 +69,9 @@ def _run(training: Training, stop_at: int, keep: Callable[[dict[str, Any]], None
             if training.due:
                 training.look()
             if time.monotonic() - kept_at >= training.job.checkpoint_s:
-                keep(training.as_dict())
+                keep()
                 kept_at = time.monotonic()
-    keep(training.as_dict())
+    keep()
 
 
 @contextmanager

@@ -7,10 +7,10 @@ a short one.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from classify.finetune.job import Outcome
+from classify.finetune.job import Job, Outcome
 from classify.finetune.plan import Plan, Setting, rounded
 from extract.errors import TrainingError
 from extract.progress import Watch
@@ -23,6 +23,10 @@ Try = Callable[[Setting, int], Outcome]
 """Trains with a setting up to a step, going on from where the same setting stood."""
 
 
+Run = Callable[[Job, int | None], Outcome]
+"""Does a job up to a step, or to its end."""
+
+
 @dataclass(frozen=True, eq=False)
 class Searched:
     """What a search found: the best setting, its training run to the end, every trial, and what is worth saying."""
@@ -31,6 +35,19 @@ class Searched:
     outcome: Outcome
     trials: list[dict[str, Any]]
     notes: list[str]
+
+
+def settle(job: Job, run: Run, watch: Watch, *, searching: bool) -> Searched:
+    """Train with the setting of a job; or, `searching`, find one of its plan's first, and train with that."""
+    if not searching:
+        return Searched(job.setting, run(job, None), [], [])
+
+    def attempt(setting: Setting, stop_at: int) -> Outcome:
+        decay = f", weight decay {setting.weight_decay:g}" if setting.weight_decay else ""
+        named = f"{job.name}, rate {setting.rate:g}{decay}"
+        return run(replace(job, name=named, setting=setting, trial=True), stop_at)
+
+    return search(attempt, job.plan, watch)
 
 
 def search(try_: Try, plan: Plan, watch: Watch) -> Searched:

@@ -13,7 +13,6 @@ from classify.finetune.gradients import Targets, class_weights, losses
 from classify.finetune.job import Job, Outcome
 from classify.finetune.network import MOVING, Network
 from classify.finetune.plan import Setting
-from classify.finetune.search import search
 from classify.tuning import AUTO
 from extract.backbones.weights import State
 from extract.errors import FitError
@@ -48,28 +47,13 @@ def train_one(bench: Bench, name: str, split: Split, seed: int, setting: Setting
     """Train with a setting, or find one first; FitError where what was to stay frozen has changed."""
     network = begin(bench, split.train, seed)
     start, frozen = network.state(), network.frozen_digest()
-    trials, notes = [], []
-    if setting is None:
-        setting, outcome, trials, notes = _searched(bench, name, network, split, seed)
-    else:
-        outcome = bench.run(network, bench.job(name, split, seed, setting))
-    state, share, val = _mixed(bench, network, start, outcome, bench.job(name, split, seed, setting))
+    job = bench.job(name, split, seed, setting or bench.plan.settings[0])
+    found = bench.settle(network, job, searching=setting is None)
+    state, share, val = _mixed(bench, network, start, found.outcome, job)
     network.load(state)
     if network.frozen_digest() != frozen:
         raise FitError("what was to stay frozen has changed", where=name, remedy="Report this bug")
-    return Trained(name, split, seed, setting, outcome, network, share, val, trials, notes, frozen)
-
-
-def _searched(
-    bench: Bench, name: str, network: Network, split: Split, seed: int
-) -> tuple[Setting, Outcome, list[dict[str, Any]], list[str]]:
-    def attempt(setting: Setting, stop_at: int) -> Outcome:
-        decay = f", weight decay {setting.weight_decay:g}" if setting.weight_decay else ""
-        job = bench.job(f"{name}, rate {setting.rate:g}{decay}", split, seed, setting, trial=True)
-        return bench.run(network, job, stop_at=stop_at)
-
-    found = search(attempt, bench.plan, bench.log)
-    return found.best, found.outcome, found.trials, found.notes
+    return Trained(name, split, seed, found.best, found.outcome, network, share, val, found.trials, found.notes, frozen)
 
 
 def _mixed(

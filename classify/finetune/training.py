@@ -14,8 +14,9 @@ from classify.finetune.examples import Batch, Examples
 from classify.finetune.gradients import Gradients, Targets, draw_seed, losses
 from classify.finetune.job import Device, Job, Outcome, Row
 from classify.finetune.log import Log
-from classify.finetune.network import Network
+from classify.finetune.network import MOVING, Network, norms
 from classify.finetune.plan import Plan
+from classify.finetune.ranks import Ranks
 from classify.finetune.schedule import rate_at, unfrozen_at
 from extract.devices import full_fp32
 from extract.errors import TrainingError
@@ -44,6 +45,8 @@ class Training:
 
     def __init__(self, network: Network, examples: Examples, job: Job, device: Device, log: Log) -> None:
         self.network, self.examples, self.job, self.device, self.log = network, examples, job, device, log
+        self.ranks = Ranks.here()
+        self.moving = self._moving_statistics()
         self.optimizer = OPTIMIZERS[job.plan.optimizer](network.groups(job.setting, job.plan), job.plan)
         self.ema = Ema(network, job.plan.ema) if job.plan.ema else None
         self.gradients = Gradients(network, job, device, log)
@@ -83,7 +86,12 @@ class Training:
         """Read what the next steps see, without end, and let go of it afterwards."""
         plan, job = self.job.plan, self.job
         drawn = self.examples.drawn(
-            job.train, batch_size=plan.batch_size, seed=job.seed, start=self.step, augment=plan.augment
+            job.train,
+            batch_size=plan.batch_size,
+            seed=job.seed,
+            start=self.step,
+            augment=plan.augment,
+            ranks=self.ranks,
         )
         try:
             yield drawn
@@ -99,6 +107,7 @@ class Training:
         if self.job.plan.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.job.plan.clip_norm)
         self.optimizer.step()
+        self.ranks.mean(self.moving)
         if self.ema:
             self.ema.update()
         self.step += 1
@@ -113,6 +122,7 @@ class Training:
         opened = unfrozen_at(self.step, self.job.plan, len(self.network.blocks))
         if opened != self.opened:
             self.network.unfreeze(opened)
+            self.gradients.join()
             self.opened = opened
 
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -137,14 +147,27 @@ class Training:
         self.network.eval()
         weights, total = self.gradients.weights, torch.zeros(3, dtype=torch.float64, device=self.device.torch)
         with full_fp32():
-            for batch in self.examples.plain(self.job.val, batch_size=self.gradients.part):
+            for batch in self.examples.plain(self.ranks.part(self.job.val), batch_size=self.gradients.part):
                 x, y = self._moved(batch)
                 logits = self.network(x)
                 right = (logits.argmax(1) == y).sum()
                 total += torch.stack([losses(logits, Targets(y, y), weights).double().sum(), weights[y].sum(), right])
-        loss, weight, right = total.tolist()
+        loss, weight, right = self.ranks.sum(total).tolist()
         self._check([total])
         return {"loss": loss / weight, "accuracy": right / len(self.job.val)}
+
+    def _moving_statistics(self) -> list[Tensor]:
+        """Return the statistics of BatchNorm that follow the batches, (C,) each; each process's own but on GPUs.
+
+        Their mean over the processes is kept: that of the means is the mean of the whole batch, and that of the
+        variances lacks what the parts of a batch differ by.
+        """
+        if self.network.bn != MOVING or self.ranks.alone:
+            return []
+        self.ranks.synchronise(self.network.tail, self.device.torch)
+        self.network.unfreeze(None)  # what stays in eval mode is chosen among the modules that are there now
+        found = norms(self.network.tail).values()
+        return [value for norm in found for value in norm.buffers() if value.is_floating_point()]
 
     def _note_look(self, loss: float | None, found: dict[str, float]) -> None:
         rate = self.job.setting.rate * rate_at(min(self.step, self.job.plan.steps - 1), self.job.plan)

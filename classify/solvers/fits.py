@@ -2,12 +2,12 @@
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from joblib import Parallel
+from joblib import Parallel, delayed, parallel_config
 from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
@@ -21,17 +21,47 @@ HARMLESS = (
     ("Only one sample available", ""),  # LDA shrinks such a class all the way, as it should
 )
 """Warnings about no number that we use: (message, module) patterns."""
+Fit = Callable[..., Any]
 _trouble = threading.local()
 
 
-def run_jobs(jobs: list, n_jobs: int) -> Iterator[Any]:
-    """Run joblib's delayed calls, in order: here, or on threads, which share X.
+def run_jobs(
+    fit: Fit, shared: Sequence[Any], jobs: Sequence[Sequence[Any]], n_jobs: int, *, ray: bool
+) -> Iterator[Any]:
+    """Call `fit(*shared, *job)` for each job, under `quiet_fits`, and yield in order: here, on threads, or on Ray.
 
     Threads: 20 fits of 1,500 x 512, 10 classes took 1.8 s here, 1.0 s on 2 threads, 2.8 s on 2 fresh processes.
     """
-    if n_jobs == 1:
-        return (call(*args, **kwargs) for call, args, kwargs in jobs)
-    return iter(Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(jobs))
+    if ray:
+        yield from _on_ray(fit, shared, jobs)
+    elif n_jobs == 1:
+        yield from (fit(*shared, *job) for job in jobs)
+    else:
+        calls = (delayed(fit)(*shared, *job) for job in jobs)
+        yield from Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(calls)
+
+
+def _on_ray(fit: Fit, shared: Sequence[Any], jobs: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    """Call it in the actors of joblib's Ray backend, on as many CPUs as there are; a dead one is replaced.
+
+    What is shared goes to each machine once. Of Ray's own retries none is bounded: while a node that died is not yet
+    given up, each call uses one.
+    """
+    import ray
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    kept, forever = ray.put(tuple(shared)), {"max_restarts": -1, "max_task_retries": -1}
+    with parallel_config(backend="ray", ray_remote_args=forever):
+        yield from Parallel(n_jobs=-1)(delayed(_fitted_there)(fit, kept, job) for job in jobs)
+
+
+def _fitted_there(fit: Fit, kept: Any, job: Sequence[Any]) -> Any:
+    """Do one job in an actor."""
+    import ray
+
+    with quiet_fits():
+        return fit(*ray.get(kept), *job)
 
 
 def fit_noted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray) -> tuple[Pipeline, bool]:

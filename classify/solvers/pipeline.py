@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from joblib import delayed
 
 from classify.estimators import store_model
 from classify.folds import Folds
@@ -108,7 +107,7 @@ class Pipelines:
         self, task: Task, candidate: Candidate, X: np.ndarray, jobs: list[tuple], progress: Progress | None = None
     ) -> list[FoldFit]:
         fits = []
-        for fit in run_jobs([delayed(self._fit_split)(task, candidate, X, *job) for job in jobs], task.jobs):
+        for fit in run_jobs(self._fit_split, (task.bare(), candidate, X), jobs, task.jobs, ray=task.ray):
             fits.append(fit)
             if progress:
                 progress.advance(1)

@@ -53,6 +53,7 @@ SAID = {
     "checkpoint_s": ("--checkpoint-every", "2h", 7200.0),
     "precision": ("--precision", "bf16", "bf16"),
     "compile": ("--compile", "inductor", "inductor"),
+    "processes": ("--processes", "2", 2),
 }
 
 

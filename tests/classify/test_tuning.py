@@ -17,6 +17,7 @@ from extract.errors import OptionError
         ({"steps": 0}, "steps=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seeds": 0}, "seeds=0"),
+        ({"processes": 0}, "processes=0"),
         ({"views": 65}, "views=65"),
         ({"folds": -1}, "folds=-1"),
         ({"mixup": 1.5}, "mixup=1.5"),

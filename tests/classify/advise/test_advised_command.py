@@ -83,6 +83,6 @@ def test_no_more_is_said_than_is_asked_for():
 
 
 def test_every_field_that_a_strategy_may_differ_in_has_its_option():
-    elsewhere = {"features", "strategy", "tune", "command", "out", "jobs"}
+    elsewhere = {"features", "strategy", "tune", "command", "out", "jobs", "engine"}
     not_trained = {"head", "params", "protocol", "few_shot", "draws", "multi_label"}
     assert set(OPTIONS) | elsewhere | not_trained == {field.name for field in fields(FitSpec)}

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from tiny_parts import PRESET, tiny_parts
 
-from classify.finetune.examples import Batch, draws
+from classify.finetune.examples import ALONE, Batch, draws
 from classify.finetune.job import Job
 from classify.finetune.log import Log
 from classify.finetune.network import Network
 from classify.finetune.plan import Augment, Plan, Setting
+from classify.finetune.ranks import Ranks
 from extract.progress import Silent
 
 CLASSES, IMAGES = 3, 30
@@ -39,9 +40,11 @@ class TinyExamples:
         self.x = torch.from_numpy((noise + 80 * self.y[:, None, None, None]).astype(np.uint8))
         self.closed = 0
 
-    def drawn(self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment) -> Iterator[Batch]:
+    def drawn(
+        self, at: np.ndarray, *, batch_size: int, seed: int, start: int, augment: Augment, ranks: Ranks = ALONE
+    ) -> Iterator[Batch]:
         try:
-            for turns, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start):
+            for turns, epochs in draws(len(at), batch_size=batch_size, seed=seed, start=start, ranks=ranks):
                 shifts = [np.random.default_rng((seed, *pair)).integers(40) for pair in zip(turns, epochs, strict=True)]
                 batch = self._batch(at[turns])
                 yield replace(batch, x=batch.x + torch.tensor(shifts, dtype=torch.uint8).reshape(-1, 1, 1, 1))

@@ -1,0 +1,38 @@
+"""A fit on a cluster of Ray: the connection, open for as long as the fit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from classify.heads import find_head
+from classify.solvers import Pipelines, solver_of
+from classify.spec import FitSpec
+from classify.tuning import LINEAR
+from extract.errors import OptionError
+from extract.spec import EngineSpec
+
+
+@contextmanager
+def connected(spec: FitSpec) -> Iterator[None]:
+    """Have Ray at hand where a fit is to use it; raises OptionError where it could not, EngineError without Ray."""
+    if spec.engine == EngineSpec():
+        yield
+        return
+    _check(spec)
+    # Not above: it would bring PyTorch along.
+    from extract.engines.session import session
+
+    with session(replace(spec.engine, actors=spec.tune.processes or spec.jobs)):
+        yield
+
+
+def _check(spec: FitSpec) -> None:
+    """Refuse what runs on this machine alone, whatever the engine."""
+    if spec.published or spec.multi_label:
+        said = "protocols and fits of several labels run on one machine"
+        raise OptionError(said, where="--engine ray", remedy="Leave --engine out")
+    ours = not isinstance(solver_of(find_head(spec.head, spec.params), spec.class_weight), Pipelines)
+    if spec.strategy == LINEAR and ours:
+        said = f"the head {spec.head} is searched by a solver of our own, on one machine"
+        remedy = "Leave --engine out, or take a head of scikit-learn, or a strategy that trains the network"
+        raise OptionError(said, where="--engine ray", remedy=remedy)

@@ -1,0 +1,45 @@
+"""Who starts the processes that train a network together: nobody, PyTorch's launcher on this machine, or Ray."""
+
+from functools import partial
+
+import torch
+
+from classify.finetune.job import Device
+from classify.finetune.plan import Plan
+from classify.finetune.together import Group
+from classify.spec import FitSpec
+from extract.errors import OptionError
+from extract.spec import EngineSpec
+
+
+def group_of(spec: FitSpec, plan: Plan, device: Device) -> Group | None:
+    """Return the processes that were asked for, None where this one trains alone.
+
+    Raises OptionError where there are not so many GPUs, or images in a step; EngineError where Ray Train is missing.
+    """
+    size = spec.tune.processes or 1
+    local = spec.engine == EngineSpec()
+    if local and size == 1:
+        return None
+    if plan.batch_size < size:
+        said = f"{size} processes have nothing to share in steps of {plan.batch_size} images"
+        raise OptionError(said, remedy=f"Take --processes {plan.batch_size} or fewer, or a larger --batch-size")
+    if not local:
+        from classify.finetune import ray_train
+
+        ray_train.check()
+        return Group(size, partial(ray_train.launch, size=size, device=device.torch.type))
+    from classify.finetune import torchrun
+
+    return Group(size, partial(torchrun.launch, devices=_devices(size, device)))
+
+
+def _devices(size: int, device: Device) -> list[str]:
+    """Name a GPU for each process; on a CPU they share its cores."""
+    kind = device.torch.type
+    if kind != "cuda":
+        return [kind] * size
+    if size > torch.cuda.device_count():
+        said = f"{size} processes need a GPU each, and there are {torch.cuda.device_count()}"
+        raise OptionError(said, remedy=f"Take --processes {torch.cuda.device_count()}, or --engine ray on a cluster")
+    return [f"cuda:{number}" for number in range(size)]

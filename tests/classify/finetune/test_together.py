@@ -1,0 +1,182 @@
+"""An order, those who carry it out, and their answer; the processes are stood for by this one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_story import with_bench
+from tiny_story import extract_photos, write_photos
+
+from classify.finetune import launchers, ray_train
+from classify.finetune.begin import begin
+from classify.finetune.bench import Bench
+from classify.finetune.ground import Ground
+from classify.finetune.job import Device
+from classify.finetune.log import Log
+from classify.finetune.order import ANSWER, Desk, plain
+from classify.finetune.plan import Setting
+from classify.finetune.together import Group
+from classify.finetune.trained import Trained, train_one
+from classify.finetune.worker import network_of, work
+from classify.spec import FitSpec
+from classify.tuning import TuneSpec
+from extract.errors import EngineError, OptionError, TrainingError
+from extract.progress import Silent
+from extract.spec import EngineSpec
+from extract.store.folders import TRAININGS
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ and the features of them in cache/."""
+    folder = tmp_path_factory.mktemp("together")
+    extract_photos(write_photos(folder / "photos"), folder / "cache")
+    return folder
+
+
+def here(desk: Desk) -> str:
+    """Do it in this very process."""
+    work(desk, "cpu")
+    return ""
+
+
+@pytest.fixture(scope="module")
+def benches(root: Path) -> Iterator[dict[str, tuple[Bench, Ground]]]:
+    """One on cached maps, and one on images, that train by themselves."""
+    with ExitStack() as stack:
+        yield {each: stack.enter_context(contextmanager(with_bench)(root, each)) for each in ("tail", "full")}
+
+
+@pytest.fixture
+def tail(benches) -> Iterator[tuple[Bench, Ground]]:
+    """One on cached maps, whose folders go after the test."""
+    yield benches["tail"]
+    benches["tail"][0].forget()
+
+
+def asking(bench: Bench, launch: Callable[[Desk], str] = here) -> Bench:
+    """Have a bench ask others to train."""
+    return replace(bench, group=Group(1, launch))
+
+
+def same(got: Trained, expected: Trained) -> bool:
+    pairs = [(got.outcome.state[name], value) for name, value in expected.outcome.state.items()]
+    return all(torch.equal(one, other) for one, other in pairs) and got.setting == expected.setting
+
+
+@pytest.mark.parametrize("strategy", ["tail", "full"])
+def test_those_who_are_asked_do_just_what_would_be_done_here(benches, strategy):
+    bench, ground = benches[strategy]
+    setting = bench.plan.settings[0]
+    expected = train_one(bench, "one", ground.last, 3, setting)
+    bench.forget()
+    log = Log(Silent())
+    got = train_one(replace(asking(bench), log=log), "one", ground.last, 3, setting)
+    assert same(got, expected)
+    assert [row["step"] for row in log.rows] == [row["step"] for row in expected.outcome.history]
+    bench.forget()
+    assert not (bench.inputs.features.folder / TRAININGS).exists()
+
+
+def test_they_search_too(tail):
+    plan = replace(tail[0].plan, settings=(Setting(0.01, 0.0), Setting(0.03, 0.0)))
+    bench, ground = replace(tail[0], plan=plan), tail[1]
+    expected = train_one(bench, "one", ground.last, 0)
+    bench.forget()
+    got = train_one(asking(bench), "one", ground.last, 0)
+    assert same(got, expected)
+    assert [{**row, "seconds": 0} for row in got.trials] == [{**row, "seconds": 0} for row in expected.trials]
+    assert got.notes == expected.notes
+    bench.forget()
+    assert not (bench.inputs.features.folder / TRAININGS).exists()
+
+
+def test_their_errors_are_ours(tail):
+    bench, ground = tail
+    with pytest.raises(TrainingError) as caught:
+        train_one(asking(bench, failing), "wild", ground.last, 0, Setting(1e30, 0.0))
+    assert caught.value.where.startswith("wild, by step")
+    assert (caught.value.what, caught.value.remedy) == ("the loss is no number any more", "Take a lower --rate")
+
+
+def failing(desk: Desk) -> str:
+    """Fail, and be started again, as a launcher has it."""
+    with pytest.raises(TrainingError):
+        work(desk, "cpu")
+    return here(desk)
+
+
+def test_no_answer_is_an_error_that_says_what_was_wrong(tail):
+    bench, ground = tail
+    with pytest.raises(EngineError, match=r"^one: the 1 processes .* without an answer \(Signal 9.*the same command"):
+        train_one(asking(bench, lambda _: "Signal 9"), "one", ground.last, 0, bench.plan.settings[0])
+
+
+def test_an_answer_of_before_is_not_taken_for_one_of_now(tail):
+    bench, ground = tail
+    setting = bench.plan.settings[0]
+    train_one(asking(bench), "one", ground.last, 0, setting)
+    with pytest.raises(EngineError, match="without an answer"):
+        train_one(asking(bench, lambda _: "nothing"), "one", ground.last, 0, setting)
+
+
+def test_an_order_comes_back_as_it_was_put_and_the_network_with_it(tail):
+    bench, ground = tail
+    network = begin(bench, ground.last.train, 0)
+    job = bench.job("one", ground.last, 5, bench.plan.settings[0])
+    order = asking(bench)._order(network, job, searching=True)
+    desk = Desk(bench.inputs.features.folder / TRAININGS / ("0" * 16), "0" * 64)
+    desk.put(order)
+    bench.folders.add(desk.folder)
+    got = desk.order()
+    assert equal(plain(got), plain(order))
+    assert (got.job.plan, got.job.setting, got.shown.features) == (job.plan, job.setting, order.shown.features)
+    assert network_of(got).frozen_digest() == network.frozen_digest()
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    return np.array_equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_an_order_that_is_not_there_is_told_of(tmp_path):
+    with pytest.raises(TrainingError, match=r"no order.*under the same path"):
+        work(Desk(tmp_path, "0" * 64), "cpu")
+    assert (tmp_path / ANSWER).exists()
+
+
+def asked(**changes: Any) -> tuple[FitSpec, Any]:
+    engine = changes.pop("engine", EngineSpec())
+    return FitSpec("tiny", strategy="full", engine=engine, tune=TuneSpec(**changes)), type("P", (), {"batch_size": 4})
+
+
+def test_a_group_is_made_where_one_is_asked_for():
+    assert launchers.group_of(*asked(), Device()) is None
+    assert launchers.group_of(*asked(processes=1), Device()) is None
+    assert launchers.group_of(*asked(processes=3), Device()).size == 3
+    with pytest.raises(OptionError, match=r"5 processes .* steps of 4 images.*--processes 4"):
+        launchers.group_of(*asked(processes=5), Device())
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launchers.group_of(*asked(processes=2), Device("cuda")).launch.keywords == {"devices": ["cuda:0", "cuda:1"]}
+    assert launchers.group_of(*asked(processes=2), Device()).launch.keywords == {"devices": ["cpu", "cpu"]}
+    with pytest.raises(OptionError, match=r"3 processes need a GPU each, and there are 2"):
+        launchers.group_of(*asked(processes=3), Device("cuda"))
+
+
+def test_a_cluster_needs_ray_train(monkeypatch):
+    monkeypatch.setattr(ray_train.importlib, "import_module", missing)
+    with pytest.raises(EngineError, match=r"Ray Train is not installed.*offshelf\[ray-train\]"):
+        launchers.group_of(*asked(engine=EngineSpec("ray")), Device())
+
+
+def missing(name: str) -> None:
+    raise ImportError(name)
