@@ -42,6 +42,11 @@ class Inputs:
     notes: list[str]
     warnings: list[str]
 
+    def tell(self, watch: Progress) -> None:
+        """Say what is worth knowing of them before the work goes on."""
+        for note in self.notes:
+            watch.note(note)
+
     @property
     def trouble(self) -> list[str]:
         """Say which images could not be looked at so far, and why."""

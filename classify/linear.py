@@ -59,15 +59,13 @@ def begin_fit(spec: FitSpec, watch: Progress) -> tuple[Inputs, Goal]:
     started = time.perf_counter()
     features = open_for_fit(spec)
     goal = Goal(run_folder(spec.out, features), started)
-    inputs = read_inputs(spec, features, watch)
-    for note in inputs.notes:
-        watch.note(note)
-    return inputs, goal
+    return read_inputs(spec, features, watch), goal
 
 
 def fit_linear(spec: FitSpec, watch: Progress) -> dict[str, Any]:
     """Search, calibrate, refit, test and write a run; return the content of its metrics.json."""
     inputs, goal = begin_fit(spec, watch)
+    inputs.tell(watch)
     return write_probe(spec, inputs, fit_probe(spec, inputs, watch), goal, watch)
 
 

@@ -24,6 +24,7 @@ def fit_auto(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     """
     inputs, goal = begin_fit(spec, watch)
     check_cuts(spec, inputs)
+    inputs.tell(watch)
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)

@@ -9,7 +9,7 @@ from typing import Any
 
 from classify.advise.advice import begin_ladder, make_advice
 from classify.advise.backbones import rank_backbones
-from classify.advise.survey import Seen, look
+from classify.advise.survey import Seen, images_of, look
 from classify.advise.trainer import BudgetTrainer
 from classify.bundle import PACKAGES
 from classify.evidence import learning
@@ -18,7 +18,6 @@ from classify.inputs import Inputs, open_for_fit, read_inputs
 from classify.linear import fit_probe
 from classify.spec import FitSpec
 from extract.backbones import open_backbone
-from extract.errors import FitError
 from extract.progress import Watch
 from extract.spec import BackboneSpec
 from extract.store.index import versions
@@ -45,13 +44,12 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     features = open_for_fit(spec)
     inputs = read_inputs(spec, features, watch)
     check_cuts(spec, inputs)
-    for note in inputs.notes:
-        watch.note(note)
+    inputs.tell(watch)
+    if asked.models:
+        images_of(spec, inputs)  # raises where there is nothing to compare them on
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
-    if asked.models and seen.source is None:
-        raise FitError(seen.notes[0], where=features.name)
     ladder = begin_ladder(spec, inputs.task, probe, seen)
     ladder.climb(trainer, train=False)
     trainer.forget()

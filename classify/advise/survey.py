@@ -19,6 +19,7 @@ FOR_PROFILE = 0.2
 """Of the budget: what the extractions of the depth profile may take."""
 FEWEST = 100
 """Images below which there is no profile: an accuracy of 80 % is then known to 8 points at best."""
+NO_IMAGES = "the images are not at hand: say where they are with --data DATA"
 NOT_USELESS = "what the network has learned is not shown to be useless here, and without that starting anew only loses"
 
 
@@ -46,17 +47,21 @@ class Seen:
 
 def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
     """Find the images, scan the network by depth as far as the time allows, and measure what else there is to see."""
-    data = inputs.data
     try:
-        rows = np.concatenate([data.train.rows, data.test.rows])
-        source = find_source(inputs.features, rows, spec.data, spec.root)
+        source = images_of(spec, inputs)
     except FitError as error:
         said = f"{error.what}. {error.remedy}"
-        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(STRATEGIES, said), [said])
+        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(STRATEGIES, NO_IMAGES), [said])
     profile, notes = _profile(spec, inputs, source, clock, watch)
     useless = profile is not None and profile.similarity == USELESS
     barred = {} if useless else {"scratch": NOT_USELESS}
     return Seen(source, profile, diagnose(spec, inputs, source, watch), barred, notes)
+
+
+def images_of(spec: FitSpec, inputs: Inputs) -> Source:
+    """Find the images that are trained on and tested; FitError where one is gone."""
+    rows = np.concatenate([inputs.data.train.rows, inputs.data.test.rows])
+    return find_source(inputs.features, rows, spec.data, spec.root)
 
 
 def _profile(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classify.hygiene.pixels import origin
+from classify.hygiene.pixels import briefly, origin
 from extract.errors import FitError, OffshelfError
 from extract.sources import open_source
 from extract.spec import Record
@@ -32,7 +32,9 @@ def find_source(features: FeatureSet, rows: np.ndarray, data: str | None, root: 
     try:
         named = {record.id: record for record in open_source(given, below).records}
     except (OffshelfError, OSError, ValueError) as error:
-        raise FitError(f"the images to train on are not found ({error})", where=features.name, remedy=REMEDY) from error
+        raise FitError(
+            f"the images to train on are not found ({briefly(error)})", where=features.name, remedy=REMEDY
+        ) from error
     missing = [features.ids[row] for row in rows.tolist() if features.ids[row] not in named]
     if missing:
         said = f"{len(missing)} of {len(rows)} images to train on and test are not in {given}: {missing[0]!r}"

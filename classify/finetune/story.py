@@ -30,6 +30,7 @@ def fine_tune(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     check_tuning(spec.strategy, spec.tune)
     inputs, goal = begin_fit(spec, watch)
     ground = survey(spec, inputs)
+    inputs.tell(watch)
     probe = fit_probe(spec, inputs, watch)
     with set_up(spec, inputs, ground, probe, watch) as bench:
         return write_tuned(bench, ground, probe, goal)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from extract.errors import SourceError
+from extract.errors import OffshelfError, SourceError
 from extract.images import MAX_BYTES, decode
 from extract.progress import Progress, Silent
 from extract.sources import open_source, read_bytes
@@ -142,12 +142,20 @@ def open_images(
         given, below = (data, root) if data is not None else origin(features.source)
         records = open_source(given, below).records
     except (SourceError, OSError, ValueError) as error:
-        return None, [f"the images are not found, and not looked at ({error}). Say where they are with --data DATA"]
+        said = f"the images are not found, and not looked at ({briefly(error)})"
+        return None, [f"{said}. Say where they are with --data DATA"]
     found = Images(features, records)
     absent = sum(not found.has(row) for row in range(len(features.ids)))
     if absent == len(features.ids):
         return None, [f"none of the images is in {given}, and none is looked at. Say where they are with --data DATA"]
     return found, [f"{absent} of {len(features.ids)} images are not in {given} any more"] if absent else []
+
+
+def briefly(error: Exception) -> str:
+    """Say what is wrong and where, without a remedy that is meant for `extract`."""
+    if not isinstance(error, OffshelfError):
+        return str(error)
+    return f"{error.where}: {error.what}" if error.where else error.what
 
 
 def origin(source: str) -> tuple[str, Path | None]:

@@ -37,6 +37,20 @@ def test_the_check_leaves_nothing_but_the_parents(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "Make room or name another"), (errno.EROFS, "Name a folder that can be written to")],
+)
+def test_only_where_the_disk_is_full_room_is_asked_for(tmp_path, monkeypatch, number, remedy):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("classify.folders.tempfile.mkdtemp", refuse)
+    with pytest.raises(FitError) as caught:
+        check_writable(tmp_path / "run", FitError)
+    assert caught.value.remedy == remedy
+
+
 def test_folders_are_synced_only_where_they_can_be_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("classify.folders.os", SimpleNamespace(name="nt"))
     with whole_folder(tmp_path / "run") as temporary:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,12 @@ import pytest
 from tiny_features import blobs, noise, show
 
 from classify.heads import find_head
+from classify.inputs import read_inputs
 from classify.solvers import check_kept, few_rows
+from classify.spec import FitSpec
+from classify.tuning import TuneSpec
 from extract.errors import FitError
+from extract.progress import Silent
 
 
 @pytest.fixture
@@ -27,6 +32,31 @@ def test_images_that_are_not_there_are_a_note_and_no_failure(make_features, run)
         notes = run(features, duplicates="auto", **options)["notes"]
         assert any("the images are not found" in note and "--data DATA" in note for note in notes)
         assert any("told by features alone" in note for note in notes)
+
+
+def test_of_images_that_are_gone_no_more_is_said_than_helps(make_features, run):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    [said] = [note for note in run(features, data="nowhere")["notes"] if "not found" in note]
+    assert said == (
+        "the images are not found, and not looked at (nowhere: no such file or folder). "
+        "Say where they are with --data DATA"
+    )
+
+
+def test_folds_beyond_those_that_there_are_are_told_of(make_features, run):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    spec = FitSpec("tiny", strategy="tail", cv=3, jobs=1, duplicates="off", tune=TuneSpec(folds=9))
+    notes = read_inputs(spec, features, Silent()).notes
+    assert "--folds-trained 9: there are 3 folds, all of which are answered for" in notes
+    spec = replace(spec, tune=TuneSpec(folds=3))
+    assert not any("--folds-trained" in note for note in read_inputs(spec, features, Silent()).notes)
+
+
+def test_stages_are_a_word_of_the_extraction(make_features, run):
+    features = make_features(np.arange(40) % 2, ["a", "b"])
+    with pytest.raises(FitError, match="'stages' is for extract") as caught:
+        run(features, layers=("stages",))
+    assert caught.value.remedy == "Leave --layer out to compare all of them: penultimate"
 
 
 def test_images_that_were_moved_are_found_where_they_are_said_to_be(pictured, run, tmp_path):

@@ -5,9 +5,10 @@ import sample_advice as sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classify.advise.phrases import ADVICE, LIMITS, MEANINGS, NAMES, differs, joined
+from classify.advise.ladder import in_points
+from classify.advise.phrases import ADVICE, LIMITS, MEANINGS, NAMES, differs, gains, joined
 from classify.advise.words import case_name, changes_when, explain, held_back, more_budget, parts, with_words
-from classify.report.text import duration
+from classify.report.text import duration, percent
 
 SIZES = ("small", "large")
 WHY = ("prevented", "unlikely", "time", "failed", "left to fit")
@@ -239,3 +240,23 @@ def test_a_difference_is_told_by_its_side(ends, said):
 
 def test_texts_are_joined_as_people_do():
     assert [joined(texts) for texts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_a_difference_that_rounds_to_none_has_no_sign_of_minus():
+    none = {"value": -1e-5, "low": -4e-4, "high": 3e-4, "gain": -1e-5}
+    assert in_points(none) == "+0.0 points (+0.0 to +0.0)"
+    assert gains(none) == "0.0 points (0.0 to 0.0)"
+    assert percent(-1e-9) == "0.0 %"
+
+
+def test_a_layer_that_was_not_extracted_comes_with_what_to_type():
+    typed = [["offshelf", "extract", "my photos", "-l", "layer2:grid:5"], ["offshelf", "fit", "photos-taps"]]
+    better = {"value": 0.04, "low": 0.012, "high": 0.061, "layer": "layer2:grid:5", "over": "layer4:grid:2"}
+    found = sample.advice("different")
+    assert "missed" not in parts(found)
+    found["depth_profile"]["missed"] = better | {"commands": typed}
+    assert parts(found)["missed"] == (
+        "A layer that was not extracted does better: layer2 is 4.0 points higher (1.2 to 6.1 higher) than layer4, the "
+        "best of those that were. To have it too, run `offshelf extract 'my photos' -l layer2:grid:5`, then "
+        "`offshelf fit photos-taps`."
+    )
