@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.extract.harness import ROOT, Numbers
+from benchmarks.extract.harness import CORES, ROOT, Numbers
 from classify.evaluate import Resamples, draw_resamples
 from classify.statistics import Comparison, paired
 
+REST = ("n_train", "steps", "seconds", "probe_s", "foreign_cores", "told")
 RUNS = "runs"
 """The key of what a row keeps of its runs; no page shows it."""
 
@@ -23,6 +24,7 @@ class Outcome:
 
     `groups` (n,) are codes, None where every image stands alone. `seconds` are those of the whole run, `probe_s` those
     of the probe in it. `steps` are those planned of a training. `told` is what else is to be known of it.
+    `foreign_cores` are those that others kept busy meanwhile, None where that was not looked at.
     """
 
     right: np.ndarray
@@ -32,6 +34,12 @@ class Outcome:
     probe_s: float
     steps: int | None = None
     told: Numbers = field(default_factory=dict)
+    foreign_cores: float | None = None
+
+    @property
+    def undisturbed(self) -> bool:
+        """Say whether it is known to have had the machine to itself, so that its seconds tell what it costs."""
+        return self.foreign_cores is not None and self.foreign_cores <= CORES / 10
 
     @property
     def accuracy(self) -> float:
@@ -46,15 +54,15 @@ class Outcome:
         """Return it as JSON has it: a bit for each image in hex, a letter for each one's group."""
         groups = None if self.groups is None else "".join(chr(ord("a") + code) for code in self.groups)
         images = {"n": len(self.right), "right": np.packbits(self.right).tobytes().hex(), "groups": groups}
-        took = {"seconds": self.seconds, "probe_s": self.probe_s, "steps": self.steps}
-        return {**images, "n_train": self.n_train, **took, "told": self.told}
+        took = {"seconds": self.seconds, "probe_s": self.probe_s, "foreign_cores": self.foreign_cores}
+        return {**images, "n_train": self.n_train, "steps": self.steps, **took, "told": self.told}
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> "Outcome":
         """Return what `as_dict` has kept."""
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(kept["right"]), np.uint8), count=kept["n"])
         groups = kept["groups"] and np.array([ord(letter) - ord("a") for letter in kept["groups"]])
-        rest = {name: kept[name] for name in ("n_train", "seconds", "probe_s", "steps", "told")}
+        rest = {name: kept[name] for name in REST}
         return cls(bits.astype(bool), groups, **rest)
 
 
@@ -66,7 +74,19 @@ def read_run(folder: Path, group: Any = None) -> Outcome:
     right = np.array([row["label"] == row["predicted"] for row in rows])
     groups = np.unique([group(row["id"]) for row in rows], return_inverse=True)[1] if group else None
     steps = metrics["finetune"]["plan"]["steps"] if "finetune" in metrics else None
-    return Outcome(right, groups, metrics["n_train"], metrics["seconds"], _probe_s(metrics), steps, _told(metrics))
+    took = {"seconds": metrics["seconds"], "probe_s": _probe_s(metrics), "foreign_cores": _foreign_cores(folder)}
+    return Outcome(right, groups, metrics["n_train"], steps=steps, told=_told(metrics), **took)
+
+
+def note_load(folder: Path, foreign_cores: float) -> None:
+    """Write beside a run's folder how many cores others kept busy meanwhile."""
+    path = folder.with_name(f"{folder.name}.json")
+    path.write_text(json.dumps({"foreign_cores": round(foreign_cores, 2)}), encoding="utf-8")
+
+
+def _foreign_cores(folder: Path) -> float | None:
+    path = folder.with_name(f"{folder.name}.json")
+    return json.loads(path.read_text(encoding="utf-8"))["foreign_cores"] if path.is_file() else None
 
 
 def _probe_s(metrics: Mapping[str, Any]) -> float:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from benchmarks.cells.outcomes import Outcome, kept_outcomes, read_run
+from benchmarks.cells.outcomes import Outcome, kept_outcomes, note_load, read_run
 from benchmarks.cells.sets import SMALL, Cell, Workplace, all_cells, extracted
+from benchmarks.extract.harness import watched
 from classify.fit import fit
 from classify.spec import FitSpec
 from classify.tuning import LINEAR, STRATEGIES, TuneSpec
@@ -50,7 +51,9 @@ def outcome(cell: Cell, name: str, place: Workplace, kept: Outcome | None, tune:
         if kept or place.is_over():
             return kept
         features = extracted(cell, place)
-        fit(FitSpec(features, cache=place.cache, strategy=name, tune=tune, out=folder, duplicates="off"))
+        with watched() as watch:
+            fit(FitSpec(features, cache=place.cache, strategy=name, tune=tune, out=folder, duplicates="off"))
+        note_load(folder, watch.foreign_cores)
     return read_run(folder, cell.images.group)
 
 

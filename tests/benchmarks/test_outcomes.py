@@ -51,6 +51,7 @@ def test_a_run_is_read_image_by_image_in_the_order_of_ids(tmp_path: Path):
     assert found.right.tolist() == [True, True, False, True]
     assert (found.accuracy, found.n_train, found.seconds, found.probe_s) == (0.75, 20, 12.0, 2.0)
     assert (found.steps, found.groups, found.told) == (300, None, {"strategy": "full"})
+    assert (found.foreign_cores, found.undisturbed) == (None, False)
     assert read_run(tmp_path / "run", speaker).groups.tolist() == [0, 1, 0, 1]  # type: ignore[union-attr]
 
 
@@ -66,7 +67,7 @@ def test_a_run_that_chose_says_why(tmp_path: Path):
 
 @pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 2, 1, 0, 2, 2, 1, 0])])
 def test_what_is_kept_is_what_was_read(tmp_path: Path, groups: np.ndarray | None):
-    made = Outcome(np.arange(10) % 3 == 0, groups, 40, 12.5, 2.5, 300, {"strategy": "tail"})
+    made = Outcome(np.arange(10) % 3 == 0, groups, 40, 12.5, 2.5, 300, {"strategy": "tail"}, 0.5)
     line = {"name": "strategies", "rows": [{"set": "x"}, {"set": "y", **keep("cifar10-10", {"tail": made})}]}
     (tmp_path / "some.json").write_text(json.dumps({"measurements": [line]}))
     found = kept_outcomes("some", "strategies", tmp_path)["cifar10-10"]["tail"]
@@ -125,6 +126,8 @@ def test_what_is_missing_is_made_while_there_is_time_and_not_of_large_cells_when
     small = [cell for cell in CELLS if cell.per_class <= runs.SMALL]
     assert [*all_outcomes(unending, quick=True)] == small
     assert asked == [f"{cell.name}-{name}" for cell in small for name in EVERY]
+    [outcomes] = [found for cell, found in all_outcomes(place, quick=False).items() if cell == small[0]]
+    assert all(each.foreign_cores is not None for each in outcomes.values())
     asked.clear()
     assert [*all_outcomes(unending, quick=False)] == CELLS
     assert len(asked) == (len(CELLS) - len(small)) * len(EVERY)

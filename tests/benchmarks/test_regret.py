@@ -1,5 +1,6 @@
 """Rules, costs and goals, on made-up cells."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ def outcome(right: int, strategy: str, seconds: float = 20.0, probe_s: float = 2
         for name in ("linear", "tail")
     ]
     told = {"strategy": strategy, "case": "small and similar", "budget_s": 10, "ladder": ladder}
-    return Outcome(np.arange(100) < right, None, 50, seconds, probe_s, None, told)
+    return Outcome(np.arange(100) < right, None, 50, seconds, probe_s, None, told, 0.0)
 
 
 def told(right: int, strategy: str = "lp-ft", seconds: float = 20.0) -> Told:
@@ -76,6 +77,15 @@ def test_goals_are_told_when_all_cells_are_there():
     assert [*met.values()] == [True] * 6
     lost = [goal.met for goal in goals({cell: told(62, seconds=60) for cell in all_cells()})]
     assert lost == [False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("foreign_cores", [None, 1.0])
+def test_what_a_busy_machine_took_tells_no_cost(foreign_cores):
+    each = told(70)
+    each.found["tail"] = dataclasses.replace(each.found["tail"], foreign_cores=foreign_cores)
+    *others, cost = goals(dict.fromkeys(all_cells(), each))
+    assert [goal.met for goal in others] == [True] * 5
+    assert cost.met is None
 
 
 def test_of_some_cells_only_a_loss_that_is_too_high_is_told():
