@@ -99,5 +99,5 @@ def _section(each: Numbers) -> str:
     short = " A quick run." if each["quick"] else ""
     facts = "; ".join(f"{name.replace('_', ' ')}: {shown(value)}" for name, value in each["facts"].items())
     parts = [f"## {each['name']}", f"{each['date']}, {each['machine']}; {made}; {each['seconds']:,} s.{short}"]
-    parts += [part for part in (each["note"], table(each["rows"]), facts and f"{facts}.") if part]
+    parts += [part for part in (each["note"], each["rows"] and table(each["rows"]), facts and f"{facts}.") if part]
     return "\n\n".join(parts) + "\n\n"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from extract.errors import ImageError, OptionError, unknown
+from extract.errors import ImageError, OptionError, StoreError, unknown
 from extract.forward import Extractor, build_extractor
 from extract.given import Given, as_given, contents_of, name_of, record_of
 from extract.job import Job, check_room, prepare_folder
@@ -21,7 +21,7 @@ from extract.plan import make_plan, opened, stored_contents, stored_shards
 from extract.progress import Silent
 from extract.run import compute, extract
 from extract.sources import Source
-from extract.spec import PENULTIMATE, BackboneSpec, ExtractSpec, Failure, Record, Status
+from extract.spec import PENULTIMATE, BackboneSpec, ExtractSpec, Failure, Record, Status, Tap
 from extract.store import FeatureSet, files
 from extract.store.index import Entry
 from extract.store.lock import held, lock_of
@@ -62,7 +62,7 @@ def extract_features(
     else:
         listed = as_given(images)
         ids = [name_of(image, number) for number, image in enumerate(listed)]
-        X, reasons = rows_of(listed, open_extractor(spec), spec)
+        X, reasons = rows_of(listed, build_extractor(spec), spec)
     judge(reasons, ids, errors)
     return Features(X, ids)
 
@@ -70,18 +70,15 @@ def extract_features(
 def spec_of(
     model: str, layers: Sequence[str], weights: str, cache: str | os.PathLike[str], device: str = "auto"
 ) -> ExtractSpec:
-    """Put the wishes of a program into one spec, which waits for others at work on the same features."""
+    """Put the wishes of a program into one spec, which waits for others at work on the same features.
+
+    Raises OptionError for taps that are kept as maps, which are no rows.
+    """
     taps = (layers,) if isinstance(layers, str) else tuple(layers)
+    if maps := [tap.name for tap in map(Tap.parse, taps) if tap.is_map]:
+        raise OptionError(f"{maps[0]!r} gives maps, and not rows", remedy="Take a pool that makes rows, as in :gem")
     backbone = BackboneSpec(model, os.fspath(weights))
     return ExtractSpec("", name=NAME, backbone=backbone, taps=taps, cache=Path(cache), device=device, wait=True)
-
-
-def open_extractor(spec: ExtractSpec) -> Extractor:
-    """Open what computes rows; raises OptionError where it gives maps, which are no rows."""
-    extractor = build_extractor(spec)
-    if maps := [tap.name for tap in extractor.recipe.taps if tap.is_map]:
-        raise OptionError(f"{maps[0]!r} gives maps, and not rows", remedy="Take a pool that makes rows, as in :gem")
-    return extractor
 
 
 def check_errors(errors: str) -> None:
@@ -111,7 +108,6 @@ JUDGES: Mapping[str, Callable[[str, str], None]] = {
 def _of_data(spec: ExtractSpec, data: str) -> tuple[np.ndarray, list[str], list[str]]:
     """Extract DATA under its own name: -> rows, reasons and ids."""
     taken = ExtractSpec(data, backbone=spec.backbone, taps=spec.taps, cache=spec.cache, device=spec.device, wait=True)
-    open_extractor(taken)
     with FeatureSet(Path(extract(taken)["path"])).check() as features:
         rows = np.arange(len(features))
         return _read(features, rows), features.errors, features.ids
@@ -122,13 +118,26 @@ def rows_of(images: Sequence[Given], extractor: Extractor, spec: ExtractSpec) ->
     contents = contents_of(images, workers=spec.workers)
     folder = spec.cache / NAME / extractor.recipe.key[:KEY_DIGITS]
     job = Job(spec, Source(NAME, ORIGIN, ()), extractor, folder, Silent())
-    features = opened(folder / INDEX)
+    features = _whole(folder / INDEX)
     wanted = {content: image for content, image in zip(contents, images, strict=True) if isinstance(content, bytes)}
-    lacking = wanted.keys() - _known(features)
-    if lacking or features is None:
+    if lacking := wanted.keys() - _known(features):
         features = _bring(job, {content: image for content, image in wanted.items() if content in lacking})
-    with features.check():
-        return _look_up(features, contents)
+    X = np.full((len(images), sum(size for (size,) in extractor.shapes.values())), np.nan, np.float32)
+    reasons = [each.reason if isinstance(each, Failure) else "" for each in contents]
+    if features is not None:
+        with features:
+            _look_up(features, contents, X, reasons)
+    return X, reasons
+
+
+def _whole(path: Path) -> FeatureSet | None:
+    """Open the index, if there is one whose shards are all there."""
+    features = opened(path)
+    try:
+        return features and features.check()
+    except StoreError as error:
+        log.warning("%s. What is missing is computed again", error)
+        return None
 
 
 def _known(features: FeatureSet | None) -> set[bytes]:
@@ -155,13 +164,14 @@ def _bring(job: Job, images: Mapping[bytes, Given]) -> FeatureSet:
         return FeatureSet(job.folder / INDEX)
 
 
-def _look_up(features: FeatureSet, contents: Sequence[bytes | Failure]) -> tuple[np.ndarray, list[str]]:
+def _look_up(features: FeatureSet, contents: Sequence[bytes | Failure], X: np.ndarray, reasons: list[str]) -> None:
+    """Fill in the rows of these contents, and why some have none."""
     place = {digest.tobytes(): row for row, digest in enumerate(features.sha256)}
-    rows = np.array([-1 if isinstance(each, Failure) else place[each] for each in contents], np.int64)
-    X = np.full((len(rows), sum(features.shapes[layer][0] for layer in features.layers)), np.nan, np.float32)
-    X[rows >= 0] = _read(features, rows[rows >= 0])
-    reasons = [each.reason if isinstance(each, Failure) else features.errors[place[each]] for each in contents]
-    return X, reasons
+    at = [number for number, content in enumerate(contents) if isinstance(content, bytes)]
+    rows = [place[content] for content in contents if isinstance(content, bytes)]
+    X[at] = _read(features, np.array(rows, np.int64))
+    for number, row in zip(at, rows, strict=True):
+        reasons[number] = features.errors[row]
 
 
 def _read(features: FeatureSet, rows: np.ndarray) -> np.ndarray:

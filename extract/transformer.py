@@ -10,7 +10,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from extract.errors import BackboneError
-from extract.features import check_errors, judge, open_extractor, rows_of, spec_of
+from extract.features import check_errors, judge, rows_of, spec_of
+from extract.forward import build_extractor
 from extract.given import as_given, name_of
 from extract.spec import PENULTIMATE, ExtractSpec
 
@@ -48,7 +49,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         del y
         check_errors(self.errors)
         as_given(X)
-        extractor = open_extractor(self._spec())
+        extractor = build_extractor(self._spec())
         self.key_ = extractor.recipe.key
         self.layers_ = [tap.name for tap in extractor.recipe.taps]
         self.widths_ = [extractor.shapes[layer][0] for layer in self.layers_]
@@ -62,7 +63,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         images, spec = as_given(X), self._spec()
-        extractor = open_extractor(spec)
+        extractor = build_extractor(spec)
         if extractor.recipe.key != self.key_:
             said = "the weights, or the precision of the device, are not those of fit: features would be others"
             raise BackboneError(said, where=self.model, remedy="Fit again")

@@ -115,6 +115,23 @@ def test_a_damaged_shard_is_computed_again_for_who_asks(paths, options, computed
     assert computed == [2, 1, 1, 2]
 
 
+def test_a_shard_that_is_gone_is_computed_again(paths, options, computed, tmp_path, caplog):
+    first, _ = extract_features(paths[:2], **options)
+    [shard] = (tmp_path / "cache").glob("by-content/*/shards/*.h5")
+    shard.unlink()
+    again, _ = extract_features(paths[:2], **options)
+    np.testing.assert_allclose(again, first, rtol=1e-5, atol=1e-6)
+    assert computed == [2, 2]
+    assert "is missing" in caplog.text
+
+
+def test_where_nothing_can_be_read_nothing_is_written(options, tmp_path):
+    X, ids = extract_features([tmp_path / "gone.png"], **options, errors="nan")
+    assert (X.shape, ids) == ((1, WIDTH), [str(tmp_path / "gone.png")])
+    assert np.isnan(X).all()
+    assert not (tmp_path / "cache").exists()
+
+
 def test_bad_images_raise_or_have_rows_of_nan(paths, options, tmp_path, caplog):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
