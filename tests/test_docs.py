@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,14 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 import pipeline
+from benchmarks.real import data_folder, unpack
 
 ROOT = Path(pipeline.__file__).parent
-PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "cache" / "README.md"))
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/recipes/*.md"), ROOT / "cache" / "README.md"]
+)
+REAL = "<!-- real -->"
+"""The first line of a page whose commands need the images and weights of $OFFSHELF_DATA."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -68,8 +73,17 @@ def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def with_steps() -> list[Path]:
-    return [page for page in PAGES if any(not NOT_HERE.search(step.code) for step in steps_of(page))]
+def with_steps(*, real: bool = False) -> list[Path]:
+    pages = [page for page in PAGES if page.read_text(encoding="utf-8").startswith(REAL) == real]
+    return [page for page in pages if any(not NOT_HERE.search(step.code) for step in steps_of(page))]
+
+
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """Arguments of the commands that are shown in `text` blocks and not run: what a shell would hand over."""
+    for tag, body in FENCE.findall(page.read_text(encoding="utf-8")):
+        for line in body.replace("\\\n", "").splitlines() if tag == "text" else ():
+            if found := re.match(r"\$ (?:\w+=\S+ )*(?:python pipeline\.py|offshelf) (.*?)(?: [|<>&].*)?$", line):
+                yield shlex.split(found[1], comments=True)
 
 
 def picture(kind: str, seed: int) -> Image.Image:
@@ -119,9 +133,9 @@ def shows(line: str, printed: list[str]) -> bool:
     return any(re.fullmatch(pattern, " ".join(each.split())) for each in printed)
 
 
-def run_page(page: Path, folder: Path) -> Path:
+def run_page(page: Path, folder: Path, prepare: Callable[[Path], None] = write_example_set) -> Path:
     """Do what a page says, in `folder`; fails at the first step that does, or that prints something else."""
-    write_example_set(folder)
+    prepare(folder)
     for step in steps_of(page):
         if NOT_HERE.search(step.code):
             continue
@@ -144,14 +158,6 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: Path, runs: di
     runs[page].result()
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
-def test_every_key_of_a_run_is_described(runs: dict[Path, Future[Path]]):
-    metrics = json.loads((runs[ROOT / "docs" / "guide.md"].result() / "runs" / "photos" / "metrics.json").read_text())
-    _, _, after = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8").partition("| key | holds |\n")
-    table = after.partition("\n\n")[0].splitlines()
-    assert {key for row in table for key in re.findall(r"`(\w+)`", row.split("|")[1])} == set(metrics)
-
-
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -163,16 +169,45 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 COMMANDS = dict(commands(pipeline.main))
 
 
+def unpack_real(folder: Path) -> None:
+    """Put the images and the weights of $OFFSHELF_DATA where a page expects them."""
+    unpack(data_folder() / "hymenoptera.tar", folder)
+    (folder / "weights").symlink_to(data_folder() / "weights")
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (data_folder() / "weights").is_dir(), reason="no real weights and images: see OFFSHELF_DATA")
+@pytest.mark.parametrize("page", with_steps(real=True), ids=page_name)
+def test_the_commands_of_a_page_on_real_images_run_and_print_what_it_shows(page: Path, tmp_path: Path):
+    run_page(page, tmp_path, unpack_real)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_that_are_only_shown_are_taken_by_the_program(page: Path):
+    for arguments in shown_commands(page):
+        name = next(name for n in (2, 1) if (name := " ".join(arguments[:n])) in COMMANDS)
+        with COMMANDS[name].make_context(name, arguments[len(name.split()) :]):
+            pass
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
+def test_every_key_of_a_run_is_described(runs: dict[Path, Future[Path]]):
+    metrics = json.loads((runs[ROOT / "docs" / "guide.md"].result() / "runs" / "photos" / "metrics.json").read_text())
+    _, _, after = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8").partition("| key | holds |\n")
+    table = after.partition("\n\n")[0].splitlines()
+    assert {key for row in table for key in re.findall(r"`(\w+)`", row.split("|")[1])} == set(metrics)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_of_itself_in_its_help(name: str):
     assert re.search(rf"Examples?: .*python pipeline\.py {name}\b", COMMANDS[name].help or "", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_has_help_or_shows_its_default(name: str):
+def test_every_option_says_in_a_sentence_what_it_does(name: str):
     for parameter in COMMANDS[name].params:
         if isinstance(parameter, click.Option):
-            assert parameter.help or parameter.show_default or parameter.default is not None, parameter.name
+            assert re.search(r"^\S.*[.\]]$", parameter.help or ""), parameter.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
