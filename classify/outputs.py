@@ -61,7 +61,8 @@ def parquet_writer(path: Path, classes: Sequence[str] | None) -> Iterator[Write]
                 flush()
 
         yield write
-        flush()
+        if rows:
+            flush()
 
 
 def check_parquet() -> None:

@@ -1,4 +1,4 @@
-"""Bundles as one .zip whose author means harm: each is refused before a byte of it counts, and nothing is left behind."""
+"""Bundles as one .zip whose author means harm: each is refused before a byte of it counts, and nothing stays."""
 
 import pickle
 import shutil
