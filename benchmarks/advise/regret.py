@@ -98,7 +98,6 @@ def everything_s(found: Mapping[str, Outcome]) -> float:
 def row(cell: Cell, told: Told) -> Numbers:
     """Sum up what is lost on a cell: -> one row of the table, in points."""
     best = best_of(told.found)
-    head = {"set": cell.images.name, "case": cell.images.case, "a class": cell.per_class}
     named = {"best": said(best, told.found[best]), "auto": said(told.auto.told["strategy"], told.auto)}
     losses = {
         "auto loses": points(lost(told.found, told.auto)),
@@ -106,7 +105,14 @@ def row(cell: Cell, told: Told) -> Numbers:
         "by halves": points(lost_by_halves(told.found, told.auto)),
     }
     rules = {rule: points(lost(told.found, told.by_rule(rule, cell))) for rule in RULES}
-    return {**head, **named, **losses, **rules, "cost": round(told.share, 3), **keep(cell.name, {AUTO: told.auto})}
+    return {
+        **cell.head(),
+        **named,
+        **losses,
+        **rules,
+        "cost": round(told.share, 3),
+        **keep(cell.name, {AUTO: told.auto}),
+    }
 
 
 def said(name: str, found: Outcome) -> str:
@@ -172,5 +178,4 @@ def beats(told: Mapping[Cell, Told], rule: str) -> tuple[str, bool]:
 def choice(cell: Cell, auto: Outcome) -> Numbers:
     """Sum up what `fit` found and chose on a cell."""
     why = "; ".join(f"{rung['rung']}: {rung['reason']}" for rung in auto.told["ladder"][1:])
-    found = {"case": cell.images.case, "case as measured": auto.told["case"], "took": auto.told["strategy"]}
-    return {"set": cell.images.name, "a class": cell.per_class, **found, "why": why}
+    return {**cell.head(), "case as measured": auto.told["case"], "took": auto.told["strategy"], "why": why}

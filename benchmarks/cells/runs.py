@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks.cells.outcomes import Outcome, kept_outcomes, note_load, read_run
-from benchmarks.cells.sets import SMALL, Cell, Workplace, all_cells, extracted
+from benchmarks.cells.sets import NETWORKS, SMALL, Cell, Workplace, all_cells, extracted
 from benchmarks.extract.harness import watched
 from classify.fit import fit
 from classify.spec import FitSpec
@@ -67,5 +67,10 @@ def check_alike(cell: Cell, found: Outcomes) -> None:
 
 def missing(there: Iterable[Cell]) -> str:
     """Say which cells are not run yet, for a note; "" where none is."""
-    names = [cell.name for cell in all_cells() if cell not in set(there)]
-    return f" Not run yet: {', '.join(names)}; the same command goes on with them." if names else ""
+    done, said = set(there), []
+    for network in NETWORKS:
+        cells = [cell for cell in all_cells() if cell.network == network]
+        absent = [f"{cell.images.name}-{cell.per_class}" for cell in cells if cell not in done]
+        if absent:
+            said.append(f"{'any' if len(absent) == len(cells) else ', '.join(absent)} of {network}")
+    return f" Not run yet: {'; '.join(said)}. The same command goes on with them." if said else ""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.extract.harness import Skipped
+from benchmarks.extract.harness import Numbers, Skipped
 from benchmarks.real import data_folder, first_of_each, unpack, write_manifest
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec
 
-NETWORK, WEIGHTS = "mobilenet_v2", "mobilenet_v2.pt"
+NETWORKS = {"mobilenet_v2": "mobilenet_v2.pt", "squeezenet1_1": "squeezenet1_1.pt"}
+"""Small networks with weights of ImageNet, and the files of these; the first is that of cells named by set and size."""
+FIRST = next(iter(NETWORKS))
 SMALL = 50
 """Images a class up to which a quick run goes."""
 TEST_IMAGES = 100
@@ -38,15 +40,21 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Cell:
-    """One set, with so many images of each class to train on."""
+    """One set, with so many images of each class to train on, and the network to begin with."""
 
     images: ImageSet
     per_class: int
+    network: str = FIRST
 
     @property
     def name(self) -> str:
         """Name the cell, and what is kept of it."""
-        return f"{self.images.name}-{self.per_class}"
+        name = f"{self.images.name}-{self.per_class}"
+        return name if self.network == FIRST else f"{name}-{self.network}"
+
+    def head(self) -> Numbers:
+        """Return what a row says first."""
+        return {"set": self.images.name, "case": self.images.case, "a class": self.per_class, "network": self.network}
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,8 @@ class Workplace:
 def open_workplace() -> Workplace:
     """Find the images and the runs, as $OFFSHELF_DATA, $OFFSHELF_WORK and $OFFSHELF_SECONDS have it."""
     data = data_folder()
-    if not (data / "weights" / WEIGHTS).is_file():
-        raise Skipped(f"no weights/{WEIGHTS} in {data.name}")
+    if absent := [name for name in NETWORKS.values() if not (data / "weights" / name).is_file()]:
+        raise Skipped(f"no weights/{absent[0]} in {data.name}")
     work = Path(os.environ.get("OFFSHELF_WORK") or "cache/benchmark-finetune")
     return Workplace(data, work, time.monotonic() + float(os.environ.get("OFFSHELF_SECONDS") or "inf"))
 
@@ -115,9 +123,9 @@ SETS = (
 
 
 def all_cells() -> list[Cell]:
-    """List the cells, the smallest first."""
-    cells = [Cell(images, size) for images in SETS for size in images.sizes]
-    return sorted(cells, key=lambda cell: cell.per_class)
+    """List the cells, the smallest of the first network first."""
+    sizes = sorted(((images, size) for images in SETS for size in images.sizes), key=lambda each: each[1])
+    return [Cell(images, size, network) for network in NETWORKS for images, size in sizes]
 
 
 def extracted(cell: Cell, place: Workplace) -> str:
@@ -126,6 +134,7 @@ def extracted(cell: Cell, place: Workplace) -> str:
     folder = unpack(place.data / images.archive, place.folder / "images")
     manifest = write_manifest(folder, list(images.rows(folder, cell.per_class)), f"{cell.per_class}-a-class.csv")
     sides = (("resize_size", images.side_px), ("crop_size", images.side_px))
-    backbone = BackboneSpec(NETWORK, str(place.data / "weights" / WEIGHTS), overrides=sides)
+    weights = place.data / "weights" / NETWORKS[cell.network]
+    backbone = BackboneSpec(cell.network, str(weights), overrides=sides)
     taps = ("stages", "penultimate")
     return extract(ExtractSpec(str(manifest), cell.name, backbone=backbone, taps=taps, cache=place.cache))["path"]

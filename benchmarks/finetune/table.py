@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from benchmarks.cells.outcomes import Outcome, compare, keep
 from benchmarks.cells.runs import STEPS, missing, whole_cells
-from benchmarks.cells.sets import NETWORK, Cell, open_workplace
+from benchmarks.cells.sets import Cell, open_workplace
 from benchmarks.extract.harness import Figures, Numbers
 from classify.tuning import LINEAR, STRATEGIES
 
 NOTE = (
-    f"{NETWORK} with ImageNet weights; images of 64 pixels; {STEPS['full']} steps for each, {STEPS['scratch']} from "
+    f"Weights of ImageNet; images of 64 pixels; {STEPS['full']} steps for each, {STEPS['scratch']} from "
     "scratch, three rates searched by successive halving, one seed. Test accuracy in percent, and the paired 95 % "
     "interval of its difference to the probe on the same images; seconds on a machine shared with other work. "
     "Spectrograms: whole speakers are held out, two of six, which is why the intervals are so wide. Hymenoptera is a "
@@ -26,9 +26,8 @@ def strategies(quick: bool) -> Figures:
 def row(cell: Cell, found: Mapping[str, Outcome]) -> Numbers:
     """Sum up the probe and every strategy on one cell: -> one row of the table."""
     probe = found[LINEAR]
-    head = {"set": cell.images.name, "case": cell.images.case, "a class": cell.per_class}
     sizes = {"train": probe.n_train, "test": len(probe.right), "probe": f"{100 * probe.accuracy:.1f}"}
-    return {**head, **sizes, **{name: said(found[name], probe) for name in STRATEGIES}, **keep(cell.name, found)}
+    return {**cell.head(), **sizes, **{name: said(found[name], probe) for name in STRATEGIES}, **keep(cell.name, found)}
 
 
 def said(tuned: Outcome, probe: Outcome) -> str:
