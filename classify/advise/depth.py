@@ -70,7 +70,7 @@ def depth_profile(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *
     (dims, trained), (_, fresh) = (_answers(looks, extraction, watch) for extraction in looks.extractions)
     task, taps = looks.task, list(dims)
     found = make_profile(list(dims.items()), task.y, trained, fresh, task.resamples, task.metric)
-    better = missed(taps, held(inputs.features.recipe, list(inputs.dims), taps), trained, task)
+    better = missed(taps, held(inputs.features.recipe, taps), trained, task)
     if better:
         better["commands"] = commands(spec, inputs.features, source, better["layer"])
     return replace(found, missed=better, seconds=round(time.perf_counter() - began, 3))

@@ -22,15 +22,15 @@ from extract.taps import open_trunk
 SUFFIX = "-taps"
 
 
-def held(recipe: Recipe, layers: Sequence[str], taps: Sequence[str]) -> list[bool]:
-    """Say of each of `taps`, ends of stages, whether one of the `layers` that were extracted is that layer.
+def held(recipe: Recipe, taps: Sequence[str]) -> list[bool]:
+    """Say of each of `taps`, ends of stages, whether a layer that was extracted, and pooled, is that one.
 
-    It is where nothing with weights lies between the two, however either is pooled.
+    It is where nothing with weights lies between the two, however they are pooled.
     """
     trunk = open_trunk(open_skeleton(recipe.model))
     reached = {node.name: node.parameters for node in trunk.profile(recipe.preprocessing.crop_size)}
     pairs = zip(recipe.taps, recipe.nodes, strict=True)
-    had = {reached[node] for tap, node in pairs if tap.name in layers}
+    had = {reached[node] for tap, node in pairs if not tap.is_map}
     return [reached[trunk.resolve(Tap.parse(tap).layer)] in had for tap in taps]
 
 

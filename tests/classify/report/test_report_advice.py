@@ -97,3 +97,13 @@ def test_names_from_outside_are_escaped():
     body = body_of(with_words(found))
     for tag in ("<script>", "<img", "<b>", "<u>"):
         assert tag not in body
+
+
+def test_what_is_to_be_typed_stands_apart_from_words():
+    found = advised.advice("different")
+    typed = [["offshelf", "extract", "<b>", "-l", "layer2"], ["offshelf", "fit", "photos-taps"]]
+    better = advised.measure(0.04, 0.01) | {"layer": "layer2", "over": "layer4"}
+    found["depth_profile"]["missed"] = better | {"commands": typed}
+    body = body_of(with_words(found))
+    assert "<code>offshelf extract &#x27;&lt;b&gt;&#x27; -l layer2</code>" in body
+    assert "<code>offshelf fit photos-taps</code>" in body
