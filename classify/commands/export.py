@@ -16,7 +16,11 @@ from extract.terminal import print_json, progress_bar, size
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to be written."
 )
 @click.option(
-    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", help="ONNX, or torch.export's .pt2."
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "torch", "zip"]),
+    default="onnx",
+    help="ONNX, torch.export's .pt2, or the bundle as one .zip for predict elsewhere.",
 )
 @click.option("--int8", is_flag=True, help="Quantise the network to int8, and measure on --data what that loses.")
 @click.option("--data", help="Images to compare on, in any form of DATA.  [default: a few of our own]")
@@ -27,12 +31,14 @@ from extract.terminal import print_json, progress_bar, size
 def export(run: str, as_json: bool, **options: Any) -> None:
     """Write a run as one program that needs none of ours: pixels of cropped images in, probabilities out.
 
-    It is kept only if it answers as predict does: the same labels, and probabilities within 0.0001.
+    It is kept only if it answers as predict does: the same labels, and probabilities within 0.0001. RUN is a name
+    under runs/, a folder, or a bundle as one .zip.
 
     \b
     Example: python pipeline.py export photos -o photos.onnx
              python pipeline.py export photos -o photos.pt2 --format torch
              python pipeline.py export photos -o photos-int8.onnx --int8 --data photos
+             python pipeline.py export photos -o photos.zip --format zip
     """
     from classify.export.story import ExportSpec, export_run
 
@@ -46,8 +52,12 @@ def export(run: str, as_json: bool, **options: Any) -> None:
 
 
 def _echo(done: dict[str, Any]) -> None:
-    """Print what was compared, what int8 loses, and where the program lies."""
-    checked, shape = done["checked"], " x ".join(map(str, done["input"]))
+    """Print what was compared, what int8 loses, and where the file lies."""
+    lies = f"{done['path']} ({size(done['bytes'])})"
+    if (checked := done["checked"]) is None:
+        click.echo(f"Bundle: {lies}")
+        return
+    shape = " x ".join(map(str, done["input"]))
     click.echo(f"Compared with predict on {checked['n']} images ({checked['on']}): every label is the same,")
     click.echo(f"probabilities differ by {checked['gap']:.1e} at most; {checked['tolerance']:.0e} is allowed.")
     if rounded := checked.get("rounded"):
@@ -57,9 +67,7 @@ def _echo(done: dict[str, Any]) -> None:
         )
     if done["int8"]:
         _echo_int8(done["int8"])
-    click.echo(
-        f"Program: {done['path']} ({size(done['bytes'])}), pixels {shape} uint8 -> {len(done['classes'])} classes"
-    )
+    click.echo(f"Program: {lies}, pixels {shape} uint8 -> {len(done['classes'])} classes")
 
 
 def _echo_int8(int8: dict[str, Any]) -> None:

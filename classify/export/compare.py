@@ -1,23 +1,23 @@
 """Whether a program answers as its run does: the same images down both roads, probabilities side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from classify.bundle import Bundle
+from classify.answering import PredictSpec, answered
+from classify.deployed import Bundle
 from classify.evaluate import draw_resamples, group_codes
+from classify.listing import Images
 from classify.multilabel.labels import matrix_of
 from classify.statistics import paired
-from extract.engines.local import Work, open_stream
 from extract.errors import ExportError
 from extract.forward import Extractor
 from extract.images import DECODERS
 from extract.loader import Loaded
 from extract.pixels import PixelStream
 from extract.progress import Progress
-from extract.spec import ExtractSpec, Record
+from extract.spec import Record
 
 TOLERANCE = 1e-4
 """What probabilities may differ by."""
@@ -37,20 +37,14 @@ class Roads:
 
     def by_run(self, extractor: Extractor, records: Sequence[Record]) -> tuple[np.ndarray, list[Loaded]]:
         """Answer as `predict` does: -> probabilities (n, C), NaN where an image is bad, and what became of each."""
-        wanted = ExtractSpec("", batch_size=self.batch_size, workers=self.workers, compile="none")
-        shares, items = np.full((len(records), len(self.bundle.classes)), np.nan), []
         self.progress.start("predict", len(records))
-        with (
-            open_stream(extractor, wanted, Work(records, len(records)), note=self.progress.note) as stream,
-            closing(stream.run(records)) as batches,
-        ):
-            for batch in batches:
-                at = len(items) + np.flatnonzero(batch.good)
-                rows = {layer: batch.rows[layer][batch.good] for layer in self.bundle.layers}
-                shares[at] = self.bundle.probabilities(rows)
-                items += batch.items
-                self.progress.advance(len(batch.items))
-        return shares, items
+        wanted = PredictSpec("", batch_size=self.batch_size, workers=self.workers, compile="none")
+        shares, items = [], []
+        for batch in answered(wanted, self.bundle, extractor, Images.of(records), self.progress):
+            shares.append(batch.answers.probabilities)
+            items += batch.items
+            self.progress.advance(len(batch.items))
+        return np.concatenate(shares), items
 
     def by_program(self, answer: Answer, records: Sequence[Record]) -> np.ndarray:
         """Answer by a program, of what `predict` would show its network: -> (n, C); of bad images without meaning."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from classify.bundle import PACKAGES, Bundle
+from classify.bundle import PACKAGES
+from classify.deployed import Bundle
 from extract.store.index import versions
 
 FORMAT, FORMAT_VERSION = "offshelf program", "1"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.bundle import Bundle
+from classify.deployed import Bundle
 from classify.scoring import CENTRE_WIDTH, COSINE_TEMPERATURE, VOTE_FLOOR, Arrays
 from extract.errors import ExportError
 from extract.forward import Extractor

@@ -6,7 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from classify.bundle import Bundle
+import numpy as np
+
+from classify.answering import PredictSpec, open_run
+from classify.archive import SUFFIX, bundle_folder, read_run, write_archive
+from classify.deployed import Bundle
 from classify.export.compare import TOLERANCE, Answer, Roads, accuracy_lost, agreement, check
 from classify.export.facts import ProgramFile, facts_of
 from classify.export.images import Images, images_of, own_images
@@ -14,10 +18,10 @@ from classify.export.int8 import RANGE_IMAGES, to_int8
 from classify.export.onnx_program import NEEDED, OnnxProgram, need, to_onnx
 from classify.export.program import Program
 from classify.export.torch_program import TorchProgram, to_torch, traced
-from classify.predict import PredictSpec, open_run
 from extract.errors import ExportError, OptionError, StoreError, unknown
 from extract.forward import Extractor, rebuild_extractor
 from extract.images import DECODERS
+from extract.loader import Loaded
 from extract.progress import Progress
 from extract.spec import available_cores
 from extract.store import files
@@ -31,6 +35,9 @@ class Form:
     read: Callable[[bytes], Answer]
     needs: tuple[str, ...] = ()
 
+
+ARCHIVE = "zip"
+"""The form that is no program: the bundle itself, for `predict` and `serve` elsewhere."""
 
 FORMS = {"onnx": Form(to_onnx, OnnxProgram, NEEDED), "torch": Form(to_torch, TorchProgram)}
 
@@ -54,8 +61,10 @@ class ExportSpec:
     workers: int = field(default_factory=available_cores)
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            unknown("form of programs", self.form, FORMS, OptionError)
+        if self.form not in (*FORMS, ARCHIVE):
+            unknown("form of a run", self.form, (*FORMS, ARCHIVE), OptionError)
+        if self.form == ARCHIVE and self.output.suffix.lower() != SUFFIX:
+            raise OptionError(f"an archive is called *{SUFFIX}", where=str(self.output), remedy="Take another --output")
         if self.int8 and self.form != "onnx":
             raise OptionError("int8 is for ONNX", remedy="Take --format onnx, or leave --int8 out")
         if self.int8 and self.data is None:
@@ -64,34 +73,70 @@ class ExportSpec:
 
 
 def export_run(spec: ExportSpec, progress: Progress) -> dict[str, Any]:
-    """Write a run as one program, if it answers as `predict` does; say what it was compared on, and what int8 loses.
+    """Write a run as one file, and say what it was compared on, and what int8 loses.
 
     Raises ExportError where the run cannot be a program, or the program answers otherwise; then there is no file.
     """
+    return _archive(spec) if spec.form == ARCHIVE else _program(spec, progress)
+
+
+def _archive(spec: ExportSpec) -> dict[str, Any]:
+    """Write the bundle of a run as one file, and read that back."""
+    write_archive(bundle_folder(spec.run), spec.output)
+    return {**_said(spec, read_run(str(spec.output)), spec.output.read_bytes()), "checked": None, "int8": None}
+
+
+def _program(spec: ExportSpec, progress: Progress) -> dict[str, Any]:
+    """Write a run as a program, if it answers as `predict` does."""
     form = FORMS[spec.form]
     for name in form.needs:
         need(name)
     bundle, extractor = open_run(PredictSpec(spec.run, device=spec.device))
-    images, plain = _images(spec, bundle), _plain(bundle)
+    plain, images = _plain(bundle), _images(spec, bundle)
     made = traced(Program(bundle, plain).eval(), bundle.recipe.preprocessing.crop_size)
     file = form.write(made, facts_of(bundle))
-    roads = Roads(bundle, spec.batch_size or extractor.batch_size, spec.workers, progress)
-    exact = extractor if plain.recipe == extractor.recipe else plain
-    expected, items = roads.by_run(exact, images.compare)
-    given = roads.by_program(form.read(file.data), images.compare)
-    checked = {"on": images.what, "tolerance": TOLERANCE, **asdict(check(bundle, expected, given))}
-    int8, data = None, file.data
-    if exact is not extractor:
-        own, _ = roads.by_run(extractor, images.compare)
-        checked["rounded"] = {"precision": bundle.recipe.precision, **asdict(agreement(bundle, own, given))}
-    if spec.int8:
-        data = to_int8(file, roads.pixels(images.ranges))
-        coarse = roads.by_program(form.read(data), images.compare)
-        lost = accuracy_lost(bundle, images.compare, items, given, coarse)
-        int8 = {"n_ranges": len(images.ranges), "accuracy": lost, **asdict(agreement(bundle, given, coarse))}
-        int8["bytes_fp32"] = len(file.data)
+    trial = _Trial(Roads(bundle, spec.batch_size or extractor.batch_size, spec.workers, progress), form, images)
+    checked, given, items = trial.check(file.data, plain, extractor)
+    data, int8 = trial.quantise(file, given, items) if spec.int8 else (file.data, None)
     _write(spec.output, data)
     return {**_said(spec, bundle, data), "checked": checked, "int8": int8}
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A program of some form, compared on images with the run that it is of."""
+
+    roads: Roads
+    form: Form
+    images: Images
+
+    def check(
+        self, data: bytes, plain: Extractor, extractor: Extractor
+    ) -> tuple[dict[str, Any], np.ndarray, list[Loaded]]:
+        """Hold a program against its run: -> what was found, its probabilities (n, C), and what became of each image.
+
+        A run in half precision is compared in full, as the program computes; how far `predict` is from that is told.
+        """
+        bundle, records = self.roads.bundle, self.images.compare
+        exact = extractor if extractor.recipe == plain.recipe else plain
+        expected, items = self.roads.by_run(exact, records)
+        given = self.roads.by_program(self.form.read(data), records)
+        found = {"on": self.images.what, "tolerance": TOLERANCE, **asdict(check(bundle, expected, given))}
+        if exact is plain:
+            own, _ = self.roads.by_run(extractor, records)
+            found["rounded"] = {"precision": bundle.recipe.precision, **asdict(agreement(bundle, own, given))}
+        return found, given, items
+
+    def quantise(self, file: ProgramFile, before: np.ndarray, items: list[Loaded]) -> tuple[bytes, dict[str, Any]]:
+        """Make a program int8: -> its bytes, and what that loses on the probabilities `before` (n, C)."""
+        bundle, images = self.roads.bundle, self.images
+        data = to_int8(file, self.roads.pixels(images.ranges))
+        after = self.roads.by_program(self.form.read(data), images.compare)
+        bad = [item.failure is not None for item in items]
+        before = np.where(np.array(bad)[:, None], np.nan, before)
+        found = asdict(agreement(bundle, before, after))
+        found |= {"n_ranges": len(images.ranges), "bytes_fp32": len(file.data)}
+        return data, {**found, "accuracy": accuracy_lost(bundle, images.compare, items, before, after)}
 
 
 def _images(spec: ExportSpec, bundle: Bundle) -> Images:

@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from classify.predict import PredictSpec, answer_of, answers_of, open_run
-from extract.engines.local import Work, open_stream
+from classify.answering import PredictSpec, answers_of, open_proven, open_run
+from classify.answers import answer_of
 from extract.errors import EngineError
 from extract.lanes import Stream
+from extract.progress import Silent
 from extract.sources import Held
-from extract.spec import ExtractSpec
 
 TOGETHER = 64
 """Images that wait and are answered at once, whichever requests they are of."""
@@ -37,7 +37,7 @@ class Model:
     """
 
     def __init__(self, spec: PredictSpec) -> None:
-        self.spec = spec
+        self.spec = replace(spec, compile="none")  # it has to be ready soon, for nobody knows how many images
         self.bundle, self._extractor = open_run(spec)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._ready: Future[None] = Future()
@@ -99,8 +99,7 @@ class Model:
             self._refuse()
 
     def _stream(self) -> contextlib.AbstractContextManager[Stream]:
-        wanted = ExtractSpec("", batch_size=self.spec.batch_size, workers=self.spec.workers, compile="none")
-        return open_stream(self._extractor, wanted, Work((), TOGETHER))
+        return open_proven(self.spec, self.bundle, self._extractor, TOGETHER, Silent())
 
     def _take(self) -> list[Job]:
         """Wait for a job and take those along that wait behind it, up to TOGETHER images or more; [] at the end."""

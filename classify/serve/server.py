@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classify.predict import PredictSpec
+from classify.answering import PredictSpec
 from classify.serve.model import Model
 from extract.errors import OptionError
 

@@ -24,7 +24,7 @@ def written(folder: Path, **known: Any) -> str:
         name: [{**row, **({"id": ODD} if "id" in row else {})} for row in rows] for name, rows in findings.items()
     }
     pictures = sample.thumbnails(wanted_thumbnails(predictions, findings))
-    write_evidence(folder, Evidence(known.get("metrics", sample.metrics()), predictions, [], findings, pictures))
+    write_evidence(folder, Evidence(known.get("metrics", sample.metrics()), predictions, [], findings, {**pictures}))
     return (folder / "report.html").read_text(encoding="utf-8")
 
 

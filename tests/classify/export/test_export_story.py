@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from tiny_run import put_bundle, tiny_bundle, tiny_features
 
 import pipeline
+from classify.archive import read_run
 from classify.export import story
 from classify.export.compare import Roads
 from classify.export.program import Program
@@ -83,10 +84,17 @@ def test_a_program_that_answers_otherwise_leaves_no_file(work, tmp_path, monkeyp
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"of before"]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_ours(work, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ExportError, match="another --output"):
-        exported(work, tmp_path / "file" / "a.pt2", form="torch")
+        story._write(tmp_path / "file" / "a.pt2", b"")
+
+
+def test_an_archive_is_the_bundle_and_is_read_back(work, tmp_path):
+    done = exported(work, tmp_path / "a.zip", form="zip")
+    assert done["bytes"] == (tmp_path / "a.zip").stat().st_size
+    assert done["checked"] is None
+    assert read_run(str(tmp_path / "a.zip")).classes == done["classes"] == ["cat", "dog", "eel"]
 
 
 def test_int8_tells_what_it_loses(work, tmp_path):
@@ -119,6 +127,7 @@ def test_a_run_in_half_precision_is_compared_in_full_and_the_difference_told(wor
         ({"int8": True}, "only be measured on images"),
         ({"int8": True, "form": "torch", "data": "x"}, "int8 is for ONNX"),
         ({"form": "onx"}, "nearest: 'onnx'"),
+        ({"form": "zip"}, r"an archive is called \*\.zip"),
     ],
 )
 def test_wishes_that_cannot_be_fulfilled_are_refused(known, said):
@@ -133,6 +142,7 @@ def command(*args: object) -> str:
 
 
 def test_the_command_says_what_was_compared(work, tmp_path):
+    assert command(work[0] / "run", "-o", tmp_path / "a.zip", "--format", "zip").startswith("Bundle: ")
     said = command(work[0] / "run", "-o", tmp_path / "a.pt2", "--format", "torch", "-j", 1, "--device", "cpu")
     assert "Compared with predict on 13 images (5 golden images and 8 of noise)" in said
     assert "pixels N x 3 x 32 x 32 uint8 -> 3 classes" in said

@@ -8,10 +8,10 @@ import torch
 from tiny_run import CLASSES, tiny_bundle, tiny_features
 
 from classify.bundle import Bundle
+from classify.conformal import Abstain, Conformal
 from classify.export import onnx_program, torch_program
 from classify.export.facts import ProgramFile, facts_of
 from classify.export.program import Program
-from classify.conformal import Abstain, Conformal
 from extract.errors import ExportError, OptionError
 from extract.forward import Extractor, rebuild_extractor
 
