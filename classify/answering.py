@@ -15,6 +15,7 @@ from classify.bundle import PACKAGES
 from classify.deployed import Answers, Bundle
 from classify.listing import Images
 from classify.reuse import Stored, open_stored
+from classify.sklearn_joblib import load_joblib, with_head
 from extract import golden
 from extract.contents import content_digests
 from extract.engines.local import Work, open_stream
@@ -39,7 +40,8 @@ class PredictSpec:
     """What to predict with which run. `abstain_below` is a probability: under it the answer is marked as abstained.
 
     None stands for the run's own threshold, where it was fitted with one. `probabilities` asks for those of all
-    classes; a `cache` is where rows are read from that are there. `compile` is the engine that runs the network.
+    classes; a `cache` is where rows are read from that are there. `compile` is the engine that runs the network. `head`
+    is a joblib file whose classifier answers instead of the run's own head; it is loaded only where `trust` says so.
     """
 
     run: str
@@ -51,6 +53,8 @@ class PredictSpec:
     probabilities: bool = False
     cache: Path | None = None
     compile: str = "auto"
+    head: Path | None = None
+    trust: bool = False
 
     def limit(self, bundle: Bundle) -> float:
         """Return the probability under which to abstain."""
@@ -81,6 +85,8 @@ def open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
         given = " + ".join(" x ".join(map(str, shape)) for shape in shapes)
         said = f"the head takes {bundle.width} numbers, and {' + '.join(map(repr, bundle.layers))} gives {given}"
         raise BundleError(said, where=where, remedy=remedy)
+    if spec.head is not None:
+        bundle = with_head(bundle, load_joblib(spec.head, trust=spec.trust), str(spec.head))
     return bundle, replace(extractor, recipe=replace(bundle.recipe, views=1, view_seed=0))
 
 

@@ -1,5 +1,6 @@
 """New images -> answers, and labelled ones -> what the answers are worth."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,7 @@ def write_answers(spec: PredictSpec, images: Images, target: Target, stream: Tex
                 write(answer)
         return
     said = {name: getattr(spec, name) for name in ("top", "abstain_below", "probabilities")}
+    said["head"] = spec.head and hashlib.sha256(spec.head.read_bytes()).hexdigest()
     part = Part(target.path, {"bundle": bundle.digest, "format": target.form, **said}, classes)
     left, end = _left(part, images, progress) if target.resume and part.check() else (images, part.begin())
     with part.file(end) as file:

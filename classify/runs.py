@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classify import sklearn_joblib
 from classify.bundle import holds_bundle
 from classify.folders import check_writable
 from classify.hygiene import write_findings
@@ -17,7 +18,10 @@ from extract.store.reader import FeatureSet
 
 FINDINGS = "findings"
 TRAININGS = "training.csv"
-RUN_FILES = {"metrics.json", "predictions.csv", "out_of_fold.csv", TRAININGS, "report.html", "bundle", FINDINGS}
+RUN_FILES = {
+    *("metrics.json", "predictions.csv", "out_of_fold.csv", TRAININGS, "report.html"),
+    *("bundle", FINDINGS, sklearn_joblib.NAME),
+}
 PREDICTION_FIELDS: tuple[str, ...] = ("id", "split", "label", "predicted", "probability")
 FOLD = "fold"
 """The last column of answers out of fold."""

@@ -1,6 +1,7 @@
 """`fit`: a classifier from cached features, by any strategy."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -61,9 +62,10 @@ from extract.terminal import print_json, progress_bar
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/NAME]")
 @shared_options("jobs", "min_gain", "engine", "address")
 @tuning_options
+@click.option("--sklearn-joblib", is_flag=True, help="Write the head as head.joblib, too: a pickle, for your own code.")
 @cache_option
 @as_json
-def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def fit(features: str, params: tuple[str, ...], as_json: bool, sklearn_joblib: bool, **options: Any) -> None:
     """Train and test a classifier on cached features: NAME, NAME/KEY, or the path of a features.h5.
 
     \b
@@ -86,6 +88,8 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
         raise OptionError("--min-gain is for a strategy that chooses", remedy="Take --strategy auto, or leave it out")
     with stoppable(click.get_current_context()), progress_bar() as bar:
         metrics = run(spec, progress=bar)
+    if sklearn_joblib:
+        _write_joblib(metrics["run"])
     if as_json:
         print_json(metrics)
         return
@@ -93,3 +97,13 @@ def fit(features: str, params: tuple[str, ...], as_json: bool, **options: Any) -
     if metrics["advice"]:
         click.echo()
         echo_advice(metrics["advice"])
+
+
+def _write_joblib(folder: str) -> None:
+    """Write the head of a run as scikit-learn's, and warn of what it is."""
+    from classify.archive import read_run
+    from classify.sklearn_joblib import NAME, WARNING, write_joblib
+
+    path = Path(folder) / NAME
+    write_joblib(read_run(folder), path)
+    click.echo(f"Warning: {WARNING.format(path=path)}.", err=True)

@@ -1,6 +1,7 @@
 """`predict` and `evaluate`: what a run says of other images."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -20,6 +21,17 @@ cached_option = click.option(
 compile_option = click.option(
     "--compile", type=click.Choice(COMPILERS), default="auto", help="Engine that runs the network; auto finds out."
 )
+
+
+def head_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what lets a scikit-learn classifier from a joblib file answer."""
+    head = click.option(
+        "--sklearn-joblib",
+        "head",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Answer by the classifier in this joblib file (fit --sklearn-joblib) in place of the run's own head.",
+    )
+    return head(click.option("--trust", is_flag=True, help="Load that file: it can run anything.")(command))
 
 
 @click.command()
@@ -47,6 +59,7 @@ compile_option = click.option(
 )
 @cached_option
 @compile_option
+@head_options
 @root_option
 @loading_options
 def predict(run: str, inputs: tuple[str, ...], output: Path, test: bool, **options: Any) -> None:
@@ -105,6 +118,7 @@ def _test(run: str, options: dict[str, Any], bar: Progress) -> None:
 @click.argument("data")
 @cached_option
 @compile_option
+@head_options
 @root_option
 @loading_options
 @as_json
