@@ -92,9 +92,10 @@ class Pool:
         now = time.monotonic()
         return [each for each in self._due.values() if each.number is not None and now - each.since > timeout_s]
 
-    def at(self, number: int) -> list[Worker]:
-        """Return the actors that have the shard of that number."""
-        return [worker for worker in self._due.values() if worker.number == number]
+    def drop_all_at(self, number: int) -> None:
+        """End the actors that have the shard of that number."""
+        for worker in [each for each in self._due.values() if each.number == number]:
+            self.drop(worker)
 
     def drop(self, worker: Worker) -> None:
         """End an actor; what it still says is not heard."""

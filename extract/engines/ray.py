@@ -117,11 +117,10 @@ class Driver:
             self._note(note)
 
     def _done(self, worker: Worker, number: int, receipts: Sequence[Said]) -> Iterator[Receipt]:
-        self._todo.done(number)
         worker.number = None
         self._pool.free.append(worker)
-        for other in self._pool.at(number):
-            self._pool.drop(other)
+        if self._todo.done(number):
+            self._pool.drop_all_at(number)
         yield from self._read(receipts)
 
     def _read(self, receipts: Sequence[Said]) -> Iterator[Receipt]:

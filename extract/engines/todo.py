@@ -57,11 +57,13 @@ class Todo:
         patience_s = max(STRAGGLER_S, STRAGGLER * self._seconds / self._done)
         return number if time.monotonic() - since > patience_s else None
 
-    def done(self, number: int) -> None:
-        """Note that one is on disk; whoever else computes it need not."""
-        self._seconds += time.monotonic() - self._going.pop(number).since
+    def done(self, number: int) -> bool:
+        """Note that one is on disk, and tell whether another worker is still at it, which is of no use any more."""
+        going = self._going.pop(number)
+        self._seconds += time.monotonic() - going.since
         self._done += 1
         self._failures.pop(number, None)
+        return going.workers > 1
 
     def fail(self, number: int, reason: str) -> None:
         """Note that a worker failed at one: it waits again, unless another worker is at it or it failed too often."""

@@ -57,8 +57,8 @@ class Played:
     def late(self, timeout_s: float | None) -> list[Worker]:
         return [worker for worker in self._due if worker.number is not None] if timeout_s else []
 
-    def at(self, number: int) -> list[Worker]:
-        return []
+    def drop_all_at(self, number: int) -> None:
+        raise AssertionError("nobody else has it")
 
     def drop(self, worker: Worker) -> None:
         self.dropped.append(worker)

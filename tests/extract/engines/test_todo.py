@@ -18,8 +18,7 @@ def test_each_is_given_once_in_order():
     job = Todo(3, tries=3)
     assert [job.take() for _ in range(4)] == [0, 1, 2, None]
     assert job.left == 3
-    for number in range(3):
-        job.done(number)
+    assert [job.done(number) for number in range(3)] == [False] * 3, "nobody else has them"
     assert job.left == 0
     assert job.take() is None
 
@@ -47,6 +46,7 @@ def test_the_slowest_is_given_twice_where_it_takes_strangely_long(clock):
     clock[0] = 40.1
     assert job.take() == 1
     assert job.take() is None, "nothing is done by three"
+    assert job.done(0), "the other one is still at it"
 
 
 def test_what_all_take_long_over_is_not_strange(clock):
