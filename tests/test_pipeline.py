@@ -110,7 +110,7 @@ def test_fit_writes_a_run(fitted):
         *("metrics.json", "predictions.csv", "out_of_fold.csv", "report.html"),
         *(f"findings/{name}.csv" for name in findings),
         *(f"bundle/{name}" for name in ("bundle.json", "head.safetensors", "open_set.safetensors", "recipe.json")),
-        "bundle/weights.safetensors",
+        *("bundle/examples.safetensors", "bundle/weights.safetensors"),
     }
 
 
