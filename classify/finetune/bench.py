@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classify.finetune import checkpoint
 from classify.finetune.examples import Examples
-from classify.finetune.job import Device, Job, Outcome, digest_of
+from classify.finetune.job import Device, Job, digest_of
 from classify.finetune.log import Log
 from classify.finetune.network import Network
 from classify.finetune.order import ANSWER, ORDER, PROGRESS, Desk, Order
@@ -95,24 +95,17 @@ class Bench:
             checkpoint_s=self.spec.tune.checkpoint_s,
         )
 
-    def run(self, network: Network, job: Job, *, stop_at: int | None = None) -> Outcome:
-        """Train to the end, or to a step; what an earlier call of the same training has done is not done again."""
-        return self._site.run(network, job, stop_at)
-
     def settle(self, network: Network, job: Job, *, searching: bool) -> Searched:
         """Train a network, its setting found first where that is asked for: here, or by several processes."""
         if self.group is None:
-            return self._site.settle(network, job, searching=searching)
+            site = Site(self.examples, self.device, self.log, self.inputs.features.folder, self.folders)
+            return site.settle(network, job, searching=searching)
         digest = digest_of(job, network.live(), network.frozen_digest(), self.device, self.group.size)
         desk = Desk(checkpoint.training_folder(self.inputs.features.folder, digest), digest)
         self.folders.add(desk.folder)
         found, folders = self.group.settle(desk, self._order(network, job, searching=searching), self.log)
         self.folders.update(folders)
         return found
-
-    @property
-    def _site(self) -> Site:
-        return Site(self.examples, self.device, self.log, self.inputs.features.folder, self.folders)
 
     def _order(self, network: Network, job: Job, *, searching: bool) -> Order:
         return Order(

@@ -13,7 +13,7 @@ from classify.finetune.examples import Examples, ImageExamples, MapExamples
 from classify.finetune.images import Source, find_source
 from classify.finetune.inner import inner_split
 from classify.finetune.job import Device
-from classify.finetune.launchers import group_of
+from classify.finetune.launchers import group_of, notes_of
 from classify.finetune.log import Log
 from classify.finetune.maps import MapSpec, map_rows, trunk_maps
 from classify.finetune.mirror import mirror_test
@@ -120,6 +120,8 @@ def set_up(
         class_weight=spec.class_weight,
         flip=flip,
     )
+    group = group_of(spec, plan, device)
+    notes += notes_of(group, plan, device)
     for note in notes:
         watch.note(note)
     with (
@@ -139,7 +141,7 @@ def set_up(
             plan=plan,
             device=device,
             log=log,
-            group=group_of(spec, plan, device),
+            group=group,
             facts={"mirror": mirror, "notes": notes},
         )
         yield _within_budget(bench, ground)

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from classify.finetune.job import Device
+from classify.finetune.network import MOVING
 from classify.finetune.plan import Plan
 from classify.finetune.together import Group
 from classify.spec import FitSpec
@@ -28,10 +29,21 @@ def group_of(spec: FitSpec, plan: Plan, device: Device) -> Group | None:
         from classify.finetune import ray_train
 
         ray_train.check()
-        return Group(size, partial(ray_train.launch, size=size, device=device.torch.type))
+        return Group(size, partial(ray_train.launch, size=size, device=device.torch.type, cpus=spec.engine.cpus))
     from classify.finetune import torchrun
 
     return Group(size, partial(torchrun.launch, devices=_devices(size, device)))
+
+
+def notes_of(group: Group | None, plan: Plan, device: Device) -> list[str]:
+    """Say what is otherwise where several processes train."""
+    if group is None or group.size == 1:
+        return []
+    share = plan.batch_size // group.size
+    said = [f"{group.size} processes train each network together, on {share} or so of the images of a step each"]
+    if plan.bn == MOVING and device.torch.type != "cuda":
+        said.append(f"BatchNorm learns from these {share} by themselves: only on GPUs does it see the whole step")
+    return said
 
 
 def _devices(size: int, device: Device) -> list[str]:

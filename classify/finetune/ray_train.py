@@ -30,15 +30,20 @@ def _modules() -> tuple[Any, Any]:
         raise EngineError("Ray Train is not installed", remedy='Run: pip install "offshelf[ray-train]"') from error
 
 
-def launch(desk: Desk, size: int, device: str) -> str:
-    """Have the order on a desk carried out by so many workers, each with a GPU on `cuda`: -> what was wrong, or ""."""
+def launch(desk: Desk, size: int, device: str, cpus: float) -> str:
+    """Have the order on a desk carried out by so many workers, each with these cores, and a GPU on `cuda`.
+
+    -> what was wrong, "" if nothing was.
+    """
     train, of_torch = _modules()
     with tempfile.TemporaryDirectory(dir=desk.folder, prefix=TEMPORARY) as scratch:
         trainer = of_torch.TorchTrainer(
             _loop,
             train_loop_config={"folder": str(desk.folder), "digest": desk.digest},
             torch_config=of_torch.TorchConfig(backend=BACKENDS[device]),
-            scaling_config=train.ScalingConfig(num_workers=size, use_gpu=device == "cuda"),
+            scaling_config=train.ScalingConfig(
+                num_workers=size, use_gpu=device == "cuda", resources_per_worker={"CPU": cpus}
+            ),
             run_config=train.RunConfig(
                 name=desk.digest, storage_path=scratch, failure_config=train.FailureConfig(max_failures=FAILURES)
             ),

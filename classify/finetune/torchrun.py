@@ -116,8 +116,6 @@ def main(folder: str, digest: str, devices: str, meeting: str) -> None:
     threading.Thread(target=_die_with, args=[Path(meeting) / LOCK], daemon=True).start()
     rank, size, attempt = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"))
     device = torch.device(devices.split(",")[int(rank)])
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     path = str(Path(meeting) / f"group-{attempt}")
     store = dist.FileStore(path, int(size))  # pyright: ignore[reportPrivateImportUsage] documented there
     dist.init_process_group(BACKENDS[device.type], store=store, rank=int(rank), world_size=int(size))

@@ -3,6 +3,8 @@
 from contextlib import nullcontext
 from dataclasses import replace
 
+import torch
+
 from classify.finetune.log import Log
 from classify.finetune.network import Network
 from classify.finetune.order import Desk, Order
@@ -23,6 +25,8 @@ def work(desk: Desk, device: str) -> None:
     """
     if desk.answered:  # by an error, after which the group was started again
         return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # where what processes tell each other goes through
     ranks = Ranks.here()
     try:
         with desk.telling() if ranks.first else nullcontext(Log(Silent())) as log:

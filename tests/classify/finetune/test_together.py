@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_an_order_that_is_not_there_is_told_of(tmp_path):
 
 def asked(**changes: Any) -> tuple[FitSpec, Any]:
     engine = changes.pop("engine", EngineSpec())
-    return FitSpec("tiny", strategy="full", engine=engine, tune=TuneSpec(**changes)), type("P", (), {"batch_size": 4})
+    return FitSpec("tiny", strategy="full", engine=engine, tune=TuneSpec(**changes)), SimpleNamespace(batch_size=4)
 
 
 def test_a_group_is_made_where_one_is_asked_for():
@@ -162,6 +163,17 @@ def test_a_group_is_made_where_one_is_asked_for():
     assert launchers.group_of(*asked(processes=3), Device()).size == 3
     with pytest.raises(OptionError, match=r"5 processes .* steps of 4 images.*--processes 4"):
         launchers.group_of(*asked(processes=5), Device())
+
+
+def test_what_is_otherwise_is_said():
+    alone, two, (_, plan) = None, Group(2, here), asked()
+    assert launchers.notes_of(alone, plan, Device()) == []
+    plan.bn = "frozen"
+    [shared] = launchers.notes_of(two, plan, Device())
+    assert shared.startswith("2 processes train each network together, on 2 or so of the images")
+    plan.bn = "train"
+    assert "by themselves" in launchers.notes_of(two, plan, Device())[1]
+    assert launchers.notes_of(two, plan, Device("cuda")) == [shared]
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
