@@ -136,15 +136,17 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
-            raise OptionError(f"no interpolation {self.interpolation!r}", remedy=f"Known: {', '.join(INTERPOLATIONS)}.")
+            remedy = f"Take one of {', '.join(INTERPOLATIONS)}"
+            raise OptionError(f"no interpolation {self.interpolation!r}", remedy=remedy)
         if not (0 < self.resize_size <= 4096 and 0 < self.crop_size <= 4096):
-            raise OptionError(f"sizes of {self.resize_size} and {self.crop_size} pixels", remedy="Take 1 to 4096.")
+            raise OptionError(f"sizes of {self.resize_size} and {self.crop_size} pixels", remedy="Take 1 to 4096")
         if self.crop_size > self.resize_size:
             said = f"a crop of {self.crop_size} pixels from a side of {self.resize_size}"
             raise OptionError(said, remedy="Take --crop-size up to --resize-size")
         numbers = all(map(math.isfinite, (*self.mean, *self.std)))
         if len(self.mean) != 3 or len(self.std) != 3 or not numbers or min(self.std) <= 0:
-            raise OptionError("mean and std are three finite numbers each, std above 0", remedy="As in 0.5,0.5,0.5.")
+            said = "mean and std are three finite numbers each, std above 0"
+            raise OptionError(said, remedy="Write them as in 0.5,0.5,0.5")
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Preprocessing":
@@ -397,10 +399,10 @@ class ExtractSpec:
 def _check_share(spec: ExtractSpec) -> None:
     """Raise OptionError unless the name fits, and what share of DATA is wanted."""
     if spec.name and not NAME.fullmatch(spec.name):
-        remedy = "Letters, digits, dot, dash and underscore, 100 at most: --name NAME"
+        remedy = "Take letters, digits, dot, dash and underscore, 100 at most: --name NAME"
         raise OptionError(f"{spec.name!r} is no name", remedy=remedy)
     if spec.only is not None and not spec.name:
-        remedy = "Some of the images are a data set of their own: name it"
+        remedy = "Name them: they are a data set of their own"
         raise OptionError("some images under the name of all", remedy=remedy)
     if spec.part is not None and not 1 <= spec.part[0] <= spec.part[1]:
-        raise OptionError(f"part {spec.part[0]} of {spec.part[1]}", remedy="Parts are counted from 1: 1/8 to 8/8")
+        raise OptionError(f"part {spec.part[0]} of {spec.part[1]}", remedy="Count parts from 1: 1/8 to 8/8")

@@ -275,7 +275,7 @@ def test_what_an_extraction_can_be_asked_for(decoder, compiler, views):
         ({"workers": 0}, "0 workers"),
         ({"batch_size": 0}, "batches of 0"),
         ({"name": "../x"}, "is no name"),
-        ({"part": (0, 8)}, "part 0 of 8.*counted from 1"),
+        ({"part": (0, 8)}, "part 0 of 8.*Count parts from 1"),
         ({"part": (9, 8)}, "part 9 of 8"),
     ],
 )
@@ -316,5 +316,5 @@ def test_an_error_says_what_where_and_what_to_do():
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_the_list():
-    with pytest.raises(OffshelfError, match=r"no head 'logistics' \(nearest: 'logistic'\). Known: logistic, knn."):
+    with pytest.raises(OffshelfError, match=r"no head 'logistics' \(nearest: 'logistic'\). Known: logistic, knn$"):
         unknown("head", "logistics", ["logistic", "knn"], OptionError)
