@@ -1,8 +1,10 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,32 @@ def test_errors_are_one_json_object(folder):
         error = cache_json(folder.cache, *command, code=1)["error"]
         assert error["type"] == "StoreError"
         assert error["remedy"]
+
+
+def test_a_commit_ends_with_1_and_names_the_parts_while_rows_are_missing(spec):
+    extract(replace(spec, part=(1, 2)))
+    said = run(spec.cache, "commit", "pets", code=1)
+    assert said.stdout.startswith("pets/")
+    assert ": 9 rows, 5 bad, 5 of them not computed yet\n" in said.stdout
+    assert "5 of 9 rows are not computed yet, of these parts: 2/2. Run those parts and this again" in said.stderr
+    error = cache_json(spec.cache, "commit", "pets", code=1)["error"]
+    assert (error["type"], error["what"]) == ("StoreError", "5 of 9 rows are not computed yet, of these parts: 2/2")
+    extract(replace(spec, part=(2, 2)))
+    done = cache_json(spec.cache, "commit", "pets")
+    assert (done["rows"], done["missing"], done["again"], done["bad"]) == (9, 0, [], 1)
+    assert FeatureSet(Path(done["path"])).check().status.sum() == 3
+
+
+def test_a_part_is_told_apart_from_a_whole_extraction(spec):
+    data, model = spec.data, ("-m", "builtin", "--weights", "none", "--device", "cpu", "-j", "1")
+    said = CliRunner().invoke(pipeline.main, ["extract", data, *model, "--part", "2/3", "--cache", str(spec.cache)])
+    assert said.exit_code == 0, said.output
+    assert re.search(r"^pets/\w{12}, part 2/3: 3 rows, 3 computed, 0 reused, 1 bad", said.stdout)
+    assert re.search(r"^When all parts are done: cache commit pets/\w{12}\n", said.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("part", "code"), [("3", 2), ("a/b", 2), ("1/2/3", 2), ("-1/2", 2), ("0/2", 1), ("3/2", 1)])
+def test_what_is_no_part_is_refused(tmp_path, part, code):
+    said = CliRunner().invoke(pipeline.main, ["extract", str(tmp_path), f"--part={part}"])
+    assert said.exit_code == code
+    assert "as in 3/8" in said.stderr or "Count parts from 1" in said.stderr
