@@ -159,10 +159,21 @@ class Ladder:
         said = {"projected_s": offer.seconds, "command": trainer.command(rung, offer.tune)}
         if not offer.fits:
             return said | {"why": TIME, "reason": f"it would take about {offer.seconds:.0f} s; {left_s:.0f} s are left"}
+        if unshown := self._unshown(offer.tune.folds):
+            return said | {"why": UNLIKELY, "reason": unshown}
         if not train:
             return said | {"why": LEFT, "reason": "it may well pay: fit would try it"}
         answers = trainer.train(rung, offer, self._hopeful)
         return said | self._judged(rung, answers)
+
+    def _unshown(self, n_folds: int) -> str:
+        """Say why images held out in so few folds would not show even a gain that is there; "" where they may."""
+        at = np.concatenate([test for _, test in self.task.folds[:n_folds]])
+        groups = self._groups(at)
+        n_groups = len(at) if groups is None else len(np.unique(groups))
+        p = self.predict().above(max(self.min_gain, least_shown(len(at), n_groups)))
+        held_out = f"{len(at)} images held out" + (", all of one group," if n_groups == 1 else "")
+        return f"{held_out} would hardly show that it gains: with a probability of {p:.0%}" if p < WORTH else ""
 
     def _hopeful(self, answers: Answers, share: float) -> bool:
         return chance(self.compare(answers, self.answers[self.best]), share) >= WORTH
@@ -194,6 +205,15 @@ class Ladder:
     def _value(self, answers: Answers) -> dict[str, float]:
         resamples = draw_resamples(len(answers.at), self._groups(answers.at), self.task.seed)
         return evaluate(self.task.y[answers.at], answers.named, resamples)[self.task.metric]
+
+
+def least_shown(n: int, n_groups: int) -> float:
+    """Return the least gain that can come out surely above 0 on n images held out; 1 where none can.
+
+    Nothing tells two apart better than where the new one errs on no image that the old one has right. Then they differ
+    on a share g, the gain, and g > 1.96 sqrt(g (1 - g) / n) where g > 1.96^2 / (n + 1.96^2). One group shows nothing.
+    """
+    return Z95**2 / (n + Z95**2) if n_groups > 1 else 1.0
 
 
 def chance(over: Comparison, share: float) -> float:

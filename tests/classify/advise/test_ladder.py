@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_task import tiny_task
 
-from classify.advise.ladder import Answers, Hopeful, Ladder, Offer, chance
+from classify.advise.ladder import Answers, Hopeful, Ladder, Offer, chance, least_shown
 from classify.advise.prior import FAR_SD, TRANSFER_SD
-from classify.statistics import Comparison
+from classify.evaluate import draw_resamples
+from classify.statistics import Comparison, paired
 from classify.tuning import TuneSpec
 from extract.errors import Interrupted, TrainingError
 
@@ -28,6 +31,7 @@ class FakeTrainer:
         self.asked: list[tuple[str, str]] = []
         self.trained: list[str] = []
         self.measurement: Answers | str = "no time for it"
+        self.folds = 99  # all that there are
 
     def left_s(self) -> float:
         return self.budget_s - self.now
@@ -41,7 +45,7 @@ class FakeTrainer:
     def offer(self, rung: str, best: str) -> Offer:
         self.asked.append((rung, best))
         seconds = self.seconds.get(rung, 10.0)
-        return Offer(seconds, seconds <= self.left_s(), TuneSpec(steps=7))
+        return Offer(seconds, seconds <= self.left_s(), TuneSpec(steps=7, folds=self.folds))
 
     def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
         self.trained.append(rung)
@@ -202,3 +206,30 @@ def test_a_gain_without_spread_is_sure_or_none():
     assert chance(Comparison(0.1, 0.1, 0.1, 0.0), 0.2) == 1
     assert chance(Comparison(0.0, 0.0, 0.0, 1.0), 0.2) == 0
     assert chance(Comparison(0.05, 0.01, 0.09, 0.0), 1.0) == 1
+
+
+@pytest.mark.parametrize("n", [20, 100, 400])
+def test_the_least_gain_that_is_shown_is_where_an_interval_of_mended_images_begins(n):
+    """The bootstrap against the formula; it is a little kinder to very few images than the normal distribution."""
+    wrong, resamples = np.zeros(n, dtype=int), draw_resamples(n, None, 0)
+    mended = np.arange(n)[:, None] > np.arange(n)
+    shown = [k for k in range(1, 12) if paired(wrong + 1, mended[k].astype(int), wrong, resamples, "accuracy").low > 0]
+    assert shown[0] / n == pytest.approx(least_shown(n, n), abs=1.5 / n)
+
+
+def test_what_cannot_be_shown_is_not_tried():
+    trainer, ladder = FakeTrainer({}), ladder_of(n_wrong=12)
+    trainer.folds = 1
+    rows = climbed(trainer, ladder)
+    assert trainer.trained == []
+    held = len(ladder.task.folds[0][1])
+    assert rows["tail"]["why"] == "unlikely"
+    assert rows["tail"]["reason"].startswith(f"{held} images held out would hardly show that it gains")
+    assert least_shown(1000, 1) == 1
+
+
+def test_one_group_shows_nothing():
+    trainer, ladder = FakeTrainer({}), ladder_of()
+    ladder.task = replace(ladder.task, groups=np.zeros(N, dtype=int))
+    assert "all of one group" in climbed(trainer, ladder)["full"]["reason"]
+    assert trainer.trained == []
