@@ -1,5 +1,6 @@
 """The engine with real actors, in a session that all tests here share, and what it makes of what a pool tells it."""
 
+import json
 import os
 import signal
 import time
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+import pipeline
 from extract.engines import pool, ray, todo
 from extract.engines.actor import Actor
 from extract.engines.session import session
-from extract.errors import BackboneError, EngineError, OptionError, ShardsFailed
+from extract.errors import BackboneError, EngineError, OptionError
 from extract.progress import Silent
 from extract.shard import Receipt
 from extract.spec import EngineSpec
 from tests.extract.engines.shards_of_tiny import ROWS, Tiny, tiny_job
+from tests.tiny import rows_in, tiny_folder
 
 pytest.importorskip("ray")
 
@@ -89,22 +93,34 @@ def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session):
     assert_free(one_session)
 
 
-def test_no_death_loses_or_doubles_a_row_and_a_shard_that_always_kills_is_told(
-    tmp_path, one_session, monkeypatch, capfd
-):
-    def fault(name: str, first: Callable[[], bool]) -> None:
-        if name == f"{ROWS + 3}.png" or (name == "3.png" and first()):
-            os.kill(os.getpid(), signal.SIGKILL)
+def test_an_actor_that_is_killed_in_a_shard_loses_no_row_and_doubles_none(tmp_path, one_session, monkeypatch):
+    faulty(monkeypatch, tmp_path, lambda name, first: kill() if name == "3.png" and first() else None)
+    job, watcher = tiny_job(tmp_path), Watcher()
+    receipts = list(run(job, watcher))
+    assert (tmp_path / "flag").exists()
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert watcher.rows == 4 * ROWS
+    assert_free(one_session)
 
-    faulty(monkeypatch, tmp_path, fault)
-    job, watcher, receipts = tiny_job(tmp_path), Watcher(), []
-    with pytest.raises(ShardsFailed, match="1 of 4 shards failed each time they were tried") as caught:
-        receipts.extend(run(job, watcher))
-    assert caught.value.where == f"the shard that begins with {ROWS}.png"
-    assert caught.value.failed == ((1, "The actor is dead because its worker process has died"),)
-    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally(but=[1]))
-    assert watcher.rows == 3 * ROWS
-    assert capfd.readouterr().out == ""
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_shard_that_kills_every_time_is_told_and_the_others_are_kept(tmp_path, one_session, monkeypatch, capfd):
+    faulty(monkeypatch, tmp_path, lambda name, _: kill() if name == "cat/03.jpg" else None)
+    monkeypatch.setattr("extract.job.SHARD_ROWS", ROWS)
+    data, cache = tiny_folder(tmp_path / "pets", per_class=ROWS), tmp_path / "cache"
+    options = ["-m", "builtin", "--weights", "none", "--device", "cpu", "--engine", "ray", "--actors", "1", "--json"]
+    said = CliRunner().invoke(pipeline.main, ["extract", str(data), "--cache", str(cache), *options])
+    assert said.exit_code == 1
+    error = json.loads(said.stdout)["error"]
+    assert error["type"] == "ShardsFailed"
+    assert error["what"].startswith("1 of 2 shards failed each time they were tried")
+    assert error["where"] == "the shard that begins with cat/00.png"
+    assert "its worker process has died" in error["remedy"]
+    assert [rows_in(path) for path in cache.glob("pets/*/shards/*.h5")] == [ROWS]
+    assert capfd.readouterr().out == "", "nor has Ray printed a word"
     assert_free(one_session)
 
 
