@@ -7,9 +7,11 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import pipeline
+from extract import loader
 from extract.backbones import torchvision_nets
 from extract.completion import models
 from extract.run import extract
+from tests.faults.storage import InProcess
 from tests.tiny import tiny_folder, tiny_spec
 
 
@@ -23,6 +25,7 @@ def completed(*words: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loader, "Decoder", InProcess)
     data = tiny_folder(tmp_path / "pets", per_class=1)
     for taps in ("layer1", "layer2"):
         extract(tiny_spec(data, tmp_path / "cache", taps=(taps,)))
