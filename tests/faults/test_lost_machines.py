@@ -31,22 +31,32 @@ STORE_BYTES = 80 << 20
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator[Any]:
     """A head without CPUs and two machines with one each, all of them here and heard nowhere else."""
-    from ray.cluster_utils import Cluster
-
     for name, value in {**sessions.QUIET, **sessions._private()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(itself._private.ray_constants, "ENABLE_RAY_CLUSTER", False)
     monkeypatch.setattr(itself._private.utils, "write_ray_address", lambda _: None)  # for all of this machine to find
     monkeypatch.setattr(sessions, "_import_ray", lambda **_: itself)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        started = Cluster(shutdown_at_exit=False)
         try:
-            started.add_node(num_cpus=0, include_dashboard=False, object_store_memory=STORE_BYTES, temp_dir=folder)
-            for _ in range(2):
-                started.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-            yield started
-        finally:
-            started.shutdown()
+            started = machines(folder)
+        except Exception:  # on a busy machine Ray's processes may give each other up, once
+            started = machines(folder)
+        yield started
+        started.shutdown()
+
+
+def machines(folder: str) -> Any:
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(shutdown_at_exit=False)
+    try:
+        started.add_node(num_cpus=0, include_dashboard=False, object_store_memory=STORE_BYTES, temp_dir=folder)
+        for _ in range(2):
+            started.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    except BaseException:
+        started.shutdown()
+        raise
+    return started
 
 
 def machine_of(node_id: str, cluster: Any) -> Any:

@@ -200,6 +200,33 @@ def test_at_ctrl_c_who_says_nothing_is_not_waited_for(monkeypatch):
         list(receipts)
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "gpus", "there"),
+    [("cpu", None, 0.0, "cpu"), ("cuda", None, 1.0, "cuda:0"), ("cuda", 0.5, 0.5, "cuda:0"), ("cpu", 2, 2, "cuda:0")],
+)
+def test_an_actor_has_the_gpus_that_were_asked_for_or_one_where_this_machine_takes_one(device, asked, gpus, there):
+    spec = tiny_spec("", Path("cache"), batch_size=3, workers=9, engine=EngineSpec("ray", cpus=2.5, gpus=asked))
+    recipe = SimpleNamespace(to_json=lambda indent: "{}")
+    extractor: Any = SimpleNamespace(device=SimpleNamespace(type=device), recipe=recipe)
+    assert ray._gpus(extractor, spec) == gpus
+    order = ray._order(SHARDS, extractor, Path("cache/shards"), spec, 4, gpus)
+    assert (order.device, order.workers, order.batch_size) == (there, 2, 3)
+    assert (order.n_images, order.most, order.folder) == (2, 2, str(Path("cache/shards").absolute()))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "actors"), [(1, 0.0, 11), (4, 0.0, 2), (0.5, 0.0, 22), (1, 1.0, 2), (1, 0.5, 4), (9, 0.0, 0)]
+)
+def test_there_is_room_for_as_many_actors_as_fit_on_each_machine(cpus, gpus, actors):
+    machines = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": True, "Resources": {}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+    ]
+    assert pool.room(SimpleNamespace(nodes=lambda: machines), EngineSpec("ray", cpus=cpus), gpus) == actors
+
+
 class DiedError(Exception):
     cause = None
 
