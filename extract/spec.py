@@ -312,7 +312,7 @@ class EngineSpec:
     """What runs the shards: this machine, or the actors of a Ray cluster, at `address` or a private one here.
 
     Of Ray alone: how many `actors` (as many as the cluster has room for by default), the `cpus` and `gpus` (also a part
-    of one) of each, how often a shard is tried again, and after how many seconds one counts as hung.
+    of one) of each, how often a shard is tried, and after how many seconds one counts as hung.
     """
 
     name: str = "local"
@@ -333,8 +333,8 @@ class EngineSpec:
         for what, number in numbers.items():
             if number is not None and not 0 < number < math.inf:
                 raise OptionError(f"{number:g} {what}", remedy="Take a number above 0")
-        if self.retries < 0:
-            raise OptionError(f"{self.retries} retries", remedy="Take 0 or more")
+        if self.retries < 1:
+            raise OptionError(f"{self.retries} retries", remedy="Take 1 or more")
 
 
 def available_cores() -> int:

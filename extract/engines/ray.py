@@ -68,7 +68,7 @@ class Driver:
 
     def __init__(self, shards: Shards, pool: Pool, spec: ExtractSpec, progress: Progress) -> None:
         self._shards, self._pool, self._engine, self._progress = shards, pool, spec.engine, progress
-        self._todo = Todo(len(shards), max(1, spec.engine.retries))
+        self._todo = Todo(len(shards), spec.engine.retries)
         self._notes: set[str] = set()
         self._heard = time.monotonic()
         self._bad_starts = 0

@@ -299,7 +299,7 @@ def test_what_ray_alone_understands_is_refused_without_it(changes):
         ({"cpus": 0.0}, "0 cpus"),
         ({"gpus": -1.0}, "-1 gpus"),
         ({"shard_timeout_s": float("nan")}, "nan seconds"),
-        ({"retries": -1}, "-1 retries"),
+        ({"retries": 0}, "0 retries"),
     ],
 )
 def test_no_engine_of_nothing(wrong, said):
