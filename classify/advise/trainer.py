@@ -12,6 +12,7 @@ import numpy as np
 
 from classify.advise.command import command_of
 from classify.advise.ladder import CHEAPEST, Answers, Hopeful, Offer
+from classify.advise.notes import About, Once
 from classify.curve import ENOUGH_TESTED
 from classify.finetune import checkpoint
 from classify.finetune.bench import Bench, Split
@@ -186,32 +187,6 @@ class BudgetTrainer:
             step_s, look_s = measure_pace(bench, few, bench.spec.seed)
             self.paces[alike] = step_s, look_s * len(split.val) / len(few.val)
         return self.paces[alike]
-
-
-class Once:
-    """A watch that is told every note once, however often a training is set up."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.start, self.advance, self.show, self._note = watch.start, watch.advance, watch.show, watch.note
-        self._said: set[str] = set()
-
-    def note(self, text: str) -> None:
-        """Say it, unless it was said."""
-        if text not in self._said:
-            self._said.add(text)
-            self._note(text)
-
-
-class About:
-    """A watch that says of every note which way to train it is about."""
-
-    def __init__(self, rung: str, watch: Watch) -> None:
-        self.start, self.advance, self.show, self._note = watch.start, watch.advance, watch.show, watch.note
-        self._rung = rung
-
-    def note(self, text: str) -> None:
-        """Say it of the rung."""
-        self._note(f"{self._rung}: {text}")
 
 
 def folds_needed(folds: Folds, asked: int) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from classify.advise import trainer as module
 from classify.advise.ladder import Answers
-from classify.advise.trainer import About, BudgetTrainer, Once, folds_needed, settle
+from classify.advise.trainer import BudgetTrainer, folds_needed, settle
 from classify.finetune.budget import FEWEST_STEPS, cost
 from classify.finetune.plan import Plan, Setting, check_tuning, shorten
 from classify.inputs import open_for_fit, read_inputs
@@ -61,32 +61,6 @@ def test_a_plan_of_few_steps_is_not_shortened():
     short = replace(PLAN, steps=FEWEST_STEPS - 1)
     assert settle(short, (1.0, 0.0), 10.0, 3, 1)[1:] == (False, FEWEST_STEPS - 1, 1)
     assert settle(short, (0.01, 0.0), 10.0, 3, 1)[1:] == (True, FEWEST_STEPS - 1, 3)
-
-
-def test_a_note_is_said_once():
-    class Kept(Silent):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
-    kept = Kept()
-    once = Once(kept)
-    for text in ("few images", "many rates", "few images"):
-        once.note(text)
-    assert kept.notes == ["few images", "many rates"]
-
-
-def test_a_note_names_the_way_to_train_that_it_is_about():
-    notes: list[str] = []
-    kept = Silent()
-    kept.note = notes.append
-    about = About("tail", Once(kept))
-    about.note("few images")
-    About("full", Once(kept)).note("few images")
-    about.note("few images")
-    assert notes == ["tail: few images", "full: few images"]
 
 
 class Clock:
