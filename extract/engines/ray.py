@@ -36,9 +36,8 @@ GRACE_S = 1.5
 STARTS = 3
 """So many actors that fail to start, one after the other, are a fault of what they are to start with."""
 
-WAIT_S, NOTE_S = 600.0, 10.0
-"""How long to wait for a cluster to have room for a first actor, as it may have to start machines; after how long that
-is said."""
+WAIT_S, NOTE_S = 600.0, 30.0
+"""How long to wait for a first actor, as a cluster may have to start machines for it; after how long that is said."""
 
 
 def run(
@@ -142,12 +141,12 @@ class Driver:
     def _wait(self) -> None:
         """Wait for a first actor, or for one after all were lost, but not for ever."""
         waited_s = time.monotonic() - self._heard
-        wanted = f"{self._engine.cpus:g} CPUs and {self._pool.gpus:g} GPUs"
+        wanted = f"an actor of {self._engine.cpus:g} CPUs and {self._pool.gpus:g} GPUs"
         if waited_s > WAIT_S:
-            remedy = "Take less for an actor: --cpus-per-actor, --gpus-per-actor"
-            raise EngineError(f"no machine has had room for an actor of {wanted} in {waited_s:.0f} s", remedy=remedy)
+            remedy = "Take less for an actor, as no machine may have that: --cpus-per-actor, --gpus-per-actor"
+            raise EngineError(f"{wanted} has not started in {waited_s:.0f} s", remedy=remedy)
         if waited_s > NOTE_S:
-            self._note(f"waiting for a machine with room for an actor of {wanted}")
+            self._note(f"waiting for {wanted} to start; it may be that no machine has room for it")
 
     def _note(self, text: str) -> None:
         """Say something once, as most actors have the same to say."""

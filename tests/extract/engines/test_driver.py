@@ -170,9 +170,13 @@ def test_a_cluster_without_room_is_waited_for_and_not_for_ever(monkeypatch):
     clock = iter(range(0, 10_000, 7))
     monkeypatch.setattr(ray, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     watcher = Notes()
-    with pytest.raises(EngineError, match=r"no machine has had room for an actor of 2 CPUs and 0 GPUs in 6\d\d s"):
+    with pytest.raises(
+        EngineError, match=r"an actor of 2 CPUs and 0 GPUs has not started in 6\d\d s\. .*--cpus-per-actor"
+    ):
         list(drive(lambda _: None, watcher, cpus=2)[1])
-    assert watcher.notes == ["waiting for a machine with room for an actor of 2 CPUs and 0 GPUs"]
+    assert watcher.notes == [
+        "waiting for an actor of 2 CPUs and 0 GPUs to start; it may be that no machine has room for it"
+    ]
 
 
 def test_at_ctrl_c_what_was_said_in_time_counts():
