@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from classify.bundle import PACKAGES
 from classify.deployed import Bundle
+from extract.images import RESAMPLING
 from extract.store.index import versions
 
 FORMAT, FORMAT_VERSION = "offshelf program", "1"
@@ -23,7 +24,7 @@ class ProgramFile:
 
 
 def facts_of(bundle: Bundle) -> dict[str, str]:
-    """Return names and texts; what is no plain text or number is JSON."""
+    """Return names and texts; what is no plain text or number is JSON. The interpolation is called as in Pillow."""
     preset = bundle.recipe.preprocessing
     return {
         "format": FORMAT,
@@ -32,7 +33,7 @@ def facts_of(bundle: Bundle) -> dict[str, str]:
         "task": bundle.task,
         "resize_size": str(preset.resize_size),
         "crop_size": str(preset.crop_size),
-        "interpolation": preset.interpolation,
+        "interpolation": RESAMPLING[preset.interpolation].name.lower(),
         "thresholds": json.dumps(_thresholds(bundle)),
         "head": bundle.head,
         "layers": json.dumps(bundle.layers),
