@@ -26,6 +26,7 @@ from classify.finetune.deploy import deploy
 from classify.finetune.evidence import Course, Held, told
 from classify.finetune.job import Outcome
 from classify.finetune.pace import measure_pace
+from classify.finetune.site import Site
 from classify.finetune.trained import Trained, train_one
 from classify.finetune.training import Training
 from classify.inputs import open_for_fit, read_inputs
@@ -151,13 +152,13 @@ def test_training_begins_at_the_answers_of_the_probe(strategy, root):
 
 
 def test_what_was_to_stay_and_has_changed_is_an_error(root, monkeypatch):
-    def nudged(network: Any, job: Any, **_: Any) -> Any:
+    def nudged(network: Any, *_: Any) -> Any:
         next(network.trunk.buffers()).add_(1)
         state = network.state()
         return Outcome(state, 0, 0, {"loss": 1.0, "accuracy": 0.0}, [], 0.0, finished=True)
 
     for bench, ground in with_bench(root, "tail"):
-        monkeypatch.setattr(Bench, "run", lambda _, network, job, **known: nudged(network, job, **known))
+        monkeypatch.setattr(Site, "run", lambda _, network, *told: nudged(network, *told))
         with pytest.raises(FitError, match="was to stay frozen has changed"):
             train_one(bench, "tiny", ground.last, 0, bench.plan.settings[0])
 
@@ -235,7 +236,7 @@ def test_the_pace_is_measured_once(root, monkeypatch):
 def test_nothing_is_fitted_on_what_it_answers_for(root, monkeypatch):
     jobs, heads, folds = [], [], []
     monkeypatch.setattr(
-        Bench, "run", lambda self, net, job, plain=Bench.run, **k: jobs.append(job) or plain(self, net, job, **k)
+        Site, "run", lambda self, net, job, *told, plain=Site.run: jobs.append(job) or plain(self, net, job, *told)
     )
     monkeypatch.setattr(
         "classify.finetune.begin.fit_head", lambda bench, at, plain=fit_head: heads.append(at) or plain(bench, at)
