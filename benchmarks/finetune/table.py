@@ -14,8 +14,8 @@ NOTE = (
     "interval of its difference to the probe on the same images; seconds on a machine shared with other work. "
     "Spectrograms: whole speakers are held out, two of six, which is why the intervals are so wide. Hymenoptera is a "
     "subset of the pretraining data: a smoke test. From scratch, no rate is below the loss of the start when they are "
-    "compared, after a ninth of so few steps; the lowest is then taken, and learns little: that column does not say what "
-    "is to be had from scratch."
+    "compared, after a ninth of so few steps; the lowest is then taken, and learns little: the column does not say "
+    "what is to be had from scratch."
 )
 
 
