@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, overload
 
@@ -25,7 +26,7 @@ from extract.spec import EngineSpec, ExtractSpec, Record
 
 ACTORS = 1_000
 SIZES = 10_000, 100_000, 1_000_000
-NEEDED_PER_S, TIMES = 27, 10
+NEEDED_PER_S, TIMES = 54, 10
 """Shards a second of a billion images on a thousand GPUs (docs/scaling.md), and how many times that is the goal."""
 
 MOST_BYTES = 2 << 30
@@ -97,9 +98,9 @@ def driver(quick: bool) -> Figures:
     last = rows[-1]
     goals = [
         Goal(
-            f"{last['shards']:,} shards, {ACTORS:,} actors: >= {TIMES * NEEDED_PER_S} a second",
-            f"{last['shards_per_s']:,}",
-            last["shards_per_s"] >= TIMES * NEEDED_PER_S,
+            f"{last['shards']:,} shards, {ACTORS:,} actors: >= {TIMES * NEEDED_PER_S} for a second of a core",
+            f"{last['shards_a_cpu_s']:,}",
+            last["shards_a_cpu_s"] >= TIMES * NEEDED_PER_S,
         ),
         Goal(
             f"{last['shards']:,} shards: < {MOST_BYTES >> 30} GiB, all receipts kept",
@@ -108,7 +109,7 @@ def driver(quick: bool) -> Figures:
         ),
     ]
     note = f"{ACTORS:,} actors, one answer at a time, Ray played; MiB is what the process grew by."
-    shown = ("shards", "seconds", "cpu_s", "shards_per_s", "us_a_shard", "mib", "bytes_a_shard")
+    shown = ("shards", "seconds", "cpu_s", "shards_a_cpu_s", "us_a_shard", "mib", "bytes_a_shard")
     return Figures([{name.replace("_", " "): row[name] for name in shown} for row in rows], note, goals)
 
 
@@ -116,24 +117,24 @@ def simulated(n: int) -> Numbers:
     """Drive n shards to their end, keep the receipts as an extraction does, and say what it took."""
     spec = ExtractSpec("", engine=EngineSpec("ray", address="played"))
     order = Order("cpu", "{}", "", n, 1, 1, 1, None, "none")
-    before, began, busy = _peak_bytes(), time.perf_counter(), time.process_time()
+    before, began, busy = _bytes(), time.perf_counter(), time.process_time()
     with Pool(Played(), ACTORS, (order, Place(1.0, ())), gpus=0.0) as pool:
         receipts = list(Driver(Numbered(n), pool, spec, Silent()).receipts())
-    seconds, cpu_s, grown = time.perf_counter() - began, time.process_time() - busy, _peak_bytes() - before
+    seconds, cpu_s, grown = time.perf_counter() - began, time.process_time() - busy, _bytes() - before
     return {
         "shards": len({receipt.name for receipt in receipts}),
         "seconds": round(seconds, 1),
         "cpu_s": round(cpu_s, 1),
-        "shards_per_s": round(n / seconds),
+        "shards_a_cpu_s": round(n / cpu_s),
         "us_a_shard": round(1e6 * cpu_s / n),
         "mib": grown >> 20,
         "bytes_a_shard": grown // n,
     }
 
 
-def _peak_bytes() -> int:
-    """Return the most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _bytes() -> int:
+    """Return the memory that this process has now. (Its peak would be that of who started it, where that had more.)"""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":
