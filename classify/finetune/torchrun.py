@@ -6,6 +6,7 @@ dies, they do: it holds a lock for as long as they shall live.
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def _wrong(output: str) -> str:
 
 def main(folder: str, digest: str, devices: str, meeting: str) -> None:
     """Be one of the processes: the launcher says which, by the environment."""
-    threading.Thread(target=_die_with, args=[Path(meeting) / LOCK], daemon=True).start()
+    threading.Thread(target=_die_with, args=[Path(meeting) / LOCK, os.getppid()], daemon=True).start()
     rank, size, attempt = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"))
     device = torch.device(devices.split(",")[int(rank)])
     path = str(Path(meeting) / f"group-{attempt}")
@@ -123,11 +124,13 @@ def main(folder: str, digest: str, devices: str, meeting: str) -> None:
     dist.destroy_process_group()
 
 
-def _die_with(lock: Path) -> None:
-    """Wait for who holds a lock to let go of it, and end this process."""
+def _die_with(lock: Path, launcher: int) -> None:
+    """Wait for who holds a lock to let go of it, and end this process and the launcher, which would start it again."""
     if fcntl is not None:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
+            if os.getppid() == launcher:
+                os.kill(launcher, signal.SIGTERM)
             os._exit(1)
 
 

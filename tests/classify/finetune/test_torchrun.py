@@ -53,7 +53,7 @@ def test_a_process_that_is_killed_costs_a_moment_and_changes_nothing(root, monke
 def test_they_end_with_who_started_them(tmp_path):
     lock = tmp_path / "lock"
     program = "import sys, pathlib; from classify.finetune import torchrun; print(1, flush=True); "
-    program += "torchrun._die_with(pathlib.Path(sys.argv[1]))"
+    program += "torchrun._die_with(pathlib.Path(sys.argv[1]), -1)"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         command = [sys.executable, "-c", program, str(lock)]
