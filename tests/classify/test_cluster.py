@@ -11,6 +11,8 @@ from extract.progress import Silent
 from extract.spec import EngineSpec
 from tests.classify.tiny_task import candidate, tiny_task
 
+pytestmark = pytest.mark.timeout(600)
+
 RAY = EngineSpec("ray")
 
 

@@ -20,7 +20,7 @@ from classify.finetune.loop import train
 from classify.finetune.ranks import Ranks
 from extract.errors import TrainingError
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 COMMAND = "import sys, test_ranks; test_ranks.work(int(sys.argv[1]), sys.argv[2])"

@@ -12,7 +12,7 @@ from tiny_story import extract_photos, tune, write_photos
 
 from classify.finetune import together, torchrun
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 ONE = {"folds": 0, "rates": (0.001,), "checkpoint_s": 1e-9}
 """A single training, kept after every step."""
