@@ -48,7 +48,9 @@ class Plan:
     bounds the gradient, 0 for no bound. Without `decay_below_head` only the head's weights decay. With
     `decay_over_rate` the decays of `settings` are some number over the rate, and that of another rate is so, too. The
     validation part is looked at every `evaluate_every` steps, and the training ends after `patience` looks without a
-    lower loss.
+    lower loss. Weights that are `fresh` are worth nothing to begin with, and the averages of the first steps little
+    more (their loss rises for hundreds of steps, and then falls far below): such a start is never what is kept, the
+    training goes to its end, and rates are compared by what they have learned of the training part.
     """
 
     recipe: str
@@ -74,6 +76,7 @@ class Plan:
     augment: Augment = Augment(crop=True, flip=True)
     evaluate_every: int = 50
     patience: int = 10
+    fresh: bool = False
     class_weight: str | None = None
 
 
@@ -122,7 +125,8 @@ def make_plan(
     if tune.optimizer == "adamw":
         basis = with_adamw(basis, strategy)
     plan = _overridden(tune, basis, flip)
-    plan = replace(plan, evaluate_every=pace(plan.steps, images.n / plan.batch_size), class_weight=class_weight)
+    every = pace(plan.steps, images.n / plan.batch_size)
+    plan = replace(plan, evaluate_every=every, fresh=strategy == "scratch", class_weight=class_weight)
     return plan, list(_notes(tune, plan, basis, images, flip))
 
 

@@ -53,8 +53,9 @@ def settle(job: Job, run: Run, watch: Watch, *, searching: bool) -> Searched:
 def search(try_: Try, plan: Plan, watch: Watch) -> Searched:
     """Find the setting with the lowest validation loss by successive halving, and train it to the end.
 
-    Of equals the lower rate is taken. A setting that diverges drops out, and the next best takes its place. Raises
-    TrainingError where all of them do.
+    Where the weights are fresh, trainings cut short are compared by the training loss since the last look. Of equals the
+    lower rate is taken. A setting that diverges drops out, and the next best takes its place. Raises TrainingError where
+    all of them do.
     """
     trials, notes = Trials(try_, plan, watch), []
     (stop, keep), *later = brackets(plan)
@@ -135,7 +136,10 @@ class Trials:
         return done
 
     def _rank(self, setting: Setting) -> tuple[float, float, float]:
-        return self.outcomes[setting].val["loss"], setting.rate, setting.weight_decay
+        outcome = self.outcomes[setting]
+        early = self.plan.fresh and not outcome.finished
+        loss = outcome.history[-1]["loss"] if early else outcome.val["loss"]
+        return loss, setting.rate, setting.weight_decay
 
     def _give_up(self) -> None:
         lowest = min(setting.rate for setting in self.outcomes)

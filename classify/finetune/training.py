@@ -70,7 +70,7 @@ class Training:
         plan, n_blocks = self.job.plan, len(self.network.blocks)
         looks = [row["step"] for row in self.history if unfrozen_at(row["step"], plan, n_blocks) is None]
         missed = sum(step > self.best["step"] for step in looks)
-        return self.step == plan.steps or missed >= plan.patience
+        return self.step == plan.steps or (missed >= plan.patience and not plan.fresh)
 
     @property
     def seconds(self) -> float:
@@ -134,7 +134,8 @@ class Training:
         self._check(self.losses)
         with self.ema.applied() if self.ema else nullcontext():
             found = self._evaluate()
-            if found["loss"] < self.best["loss"]:
+            first = self.job.plan.fresh and self.best["step"] == 0
+            if first or found["loss"] < self.best["loss"]:
                 state = {name: value.cpu() for name, value in self.network.state().items()}
                 self.best = {**found, "step": self.step, "state": state}
         loss = torch.stack(self.losses).double().mean().item() if self.losses else None

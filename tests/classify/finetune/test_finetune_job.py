@@ -31,6 +31,7 @@ PLANS = {
     "head_rate": 10.0,
     "layer_decay": 0.9,
     "decay_below_head": False,
+    "decay_over_rate": True,
     "gradual": True,
     "warmup_steps": 3,
     "schedule": "drops",
@@ -43,6 +44,7 @@ PLANS = {
     "augment": Augment(crop=True, flip=False),
     "evaluate_every": 5,
     "patience": 3,
+    "fresh": True,
     "class_weight": "balanced",
 }
 

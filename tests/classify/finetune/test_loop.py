@@ -233,6 +233,15 @@ def test_it_ends_after_looks_without_a_lower_loss(examples, tmp_path):
     assert run(examples, tmp_path, rate=1e-30, evaluate_every=2, patience=3).step == 6
 
 
+def test_what_begins_fresh_goes_to_its_end_and_keeps_what_it_has_learned_however_its_loss_rose(examples, tmp_path):
+    rises = {"rate": 1.5, "clip_norm": 0.0, "evaluate_every": 1}
+    kept, fresh = (run(examples, tmp_path / str(each), patience=1, fresh=each, **rises) for each in (False, True))
+    losses = [row["val_loss"] for row in fresh.history]
+    assert losses[1] > losses[0]
+    assert (kept.best_step, kept.step) == (0, 1)
+    assert (fresh.best_step, fresh.step) == (1 + int(np.argmin(losses[1:])), len(losses) - 1)
+
+
 def test_it_does_not_end_before_all_blocks_have_had_their_turn(examples, tmp_path):
     done = run(examples, tmp_path, rate=1e-30, evaluate_every=1, patience=3, gradual=True)
     assert (done.step, done.best_step, done.finished) == (8, 0, True)  # the last block opens in step 6

@@ -38,7 +38,9 @@ class Trainings:
         step = min(look, self.steps, self.patience)
         self.reached[setting] = max(step, self.reached.get(setting, 0))
         val = {"loss": float("inf") if loss is None else loss, "accuracy": 0.5}
-        return Outcome({}, step, step, val, [], 1.0, step == self.steps or step < stop_at or loss is None, loss is None)
+        history = [{"loss": -val["loss"]}]  # the more is learned of the training part, the worse is the validation
+        ended = step == self.steps or step < stop_at or loss is None
+        return Outcome({}, step, step, val, history, 1.0, ended, loss is None)
 
 
 class Notes(Silent):
@@ -80,6 +82,13 @@ def test_the_best_rate_goes_on_to_the_end():
     assert [(row["rate"], row["steps"], row["loss"], row["chosen"]) for row in found.trials] == [
         (1, 10, 0.5, False), (2, 90, 0.3, True), (3, 10, 0.4, False),
     ]  # fmt: skip
+
+
+def test_fresh_weights_are_compared_early_by_what_they_learned_and_in_the_end_by_validation():
+    trainings = Trainings({rate: rate / 100 for rate in range(1, 12)} | {33: 0.5})
+    found = search(trainings, plan_of(*range(1, 12), fresh=True), Silent())
+    assert [rate for rate, stop in trainings.calls if stop == 90] == [33, 11]
+    assert found.best.rate == 11
 
 
 def test_one_setting_is_simply_trained():
