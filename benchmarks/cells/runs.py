@@ -41,6 +41,7 @@ def exhaustive(cell: Cell, place: Workplace, known: Mapping[str, Outcomes]) -> O
     asked = {name: outcome(cell, name, place, fitting.get(name), tune) for name, tune in EVERY.items()}
     found = {name: each for name, each in asked.items() if each}
     check_alike(cell, found)
+    check_steps(cell, found)
     return found
 
 
@@ -58,9 +59,13 @@ def outcome(cell: Cell, name: str, place: Workplace, kept: Outcome | None, tune:
 
 
 def check_alike(cell: Cell, found: Outcomes) -> None:
-    """Raise RunError unless all were trained and tested on as many images, and in as many steps as are asked for."""
+    """Raise RunError unless all were trained and tested on as many images."""
     if len({(each.n_train, len(each.right)) for each in found.values()}) > 1:
         raise RunError(f"{cell.name}: its runs are on different images; remove those that are older")
+
+
+def check_steps(cell: Cell, found: Outcomes) -> None:
+    """Raise RunError unless every strategy was trained in as many steps as are asked for."""
     if strange := [name for name, each in found.items() if each.steps != STEPS.get(name)]:
         raise RunError(f"{cell.name}: {', '.join(strange)} took other numbers of steps; remove what is older")
 

@@ -10,7 +10,7 @@ from benchmarks.advise import regret
 from benchmarks.advise.regret import BUDGET, Told, automatic, choice, everything_s, goals, probe_seconds, row, summary
 from benchmarks.advise.rules import RULES
 from benchmarks.cells.outcomes import Outcome
-from benchmarks.cells.runs import EVERY
+from benchmarks.cells.runs import EVERY, RunError
 from benchmarks.cells.sets import SETS, Cell, Workplace, all_cells
 
 CIFAR, SPECTROGRAMS, MNIST, _ = SETS
@@ -101,6 +101,18 @@ def test_what_chooses_has_its_share_of_the_cost(monkeypatch: pytest.MonkeyPatch,
     assert automatic(Cell(CIFAR, 10), told(70).found, Workplace(tmp_path, tmp_path, math.inf), None) is None
     _, name, _, _, tune = asked[0]
     assert (name, tune.budget_s, tune.steps) == ("auto", round(BUDGET * 78 - 6), 300)
+
+
+def test_what_chooses_may_have_trained_in_as_many_steps_as_its_budget_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+):
+    trained = dataclasses.replace(outcome(70, "full"), steps=120)
+    monkeypatch.setattr(regret, "outcome", lambda *_: trained)
+    place = Workplace(tmp_path, tmp_path, math.inf)
+    assert automatic(Cell(CIFAR, 10), told(70).found, place, None) is trained
+    others = {name: dataclasses.replace(each, n_train=51) for name, each in told(70).found.items()}
+    with pytest.raises(RunError, match="different images"):
+        automatic(Cell(CIFAR, 10), others, place, None)
 
 
 def test_a_choice_says_why():
