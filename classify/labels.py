@@ -86,5 +86,6 @@ def read_groups(features: "FeatureSet", group: str) -> list[str]:
         raise OptionError(f"--group {group!r} is no pattern: {error}", remedy=r"As in --group '_([a-z]+)_'") from error
     found = [pattern.search(id_) for id_ in features.ids]
     if not any(found):
-        raise FitError(f"the pattern {group!r} matches no image", where=features.ids[0], remedy="Write one that is found in ids like this one")
+        remedy = "Write one that is found in ids like this one"
+        raise FitError(f"the pattern {group!r} matches no image", where=features.ids[0], remedy=remedy)
     return [(match[1] if pattern.groups else match[0]) or "" if match else "" for match in found]

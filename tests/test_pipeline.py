@@ -473,8 +473,8 @@ def test_models_are_listed_with_their_weights():
 
 def test_the_cache_is_listed(fitted):
     work, done, _ = fitted
-    [listed] = run_json("cache", "ls", "--cache", work / "cache")["feature_sets"]
-    assert listed["features"] == done["features"]
+    listed = run_json("cache", "ls", "--cache", work / "cache")["feature_sets"]
+    assert [each["features"] for each in listed].count(done["features"]) == 1
     assert done["features"] in run("cache", "ls", "--cache", work / "cache").stdout
     assert done["key"] in run("cache", "info", "photos", "--cache", work / "cache").stdout
 

@@ -126,7 +126,8 @@ def _refuse_failures(items: Sequence[Loaded]) -> None:
 
 
 def _drifted_pixels(name: str, said: str) -> DriftError:
-    remedy = "Install Pillow anew, as it or a library in it is at fault: pip install --force-reinstall pillow. No row was written"
+    again = "pip install --force-reinstall pillow"
+    remedy = f"Install Pillow anew, as it or a library in it is at fault: {again}. No row was written"
     return DriftError(said, where=f"golden image {name}", remedy=remedy)
 
 

@@ -18,8 +18,8 @@ from extract.spec import Failure, Record, Status
 __all__ = ["Held", "Source", "is_a_file", "list_images", "open_source", "read_bytes"]
 
 FORMS = (
-    "Give DATA as a folder of class folders; a folder with train/, val/, test/; a flat folder; a .csv or .parquet manifest; "
-    ".tar archives, as in shards/{000..012}.tar; or torchvision:NAME"
+    "Give DATA as a folder of class folders; a folder with train/, val/, test/; a flat folder; "
+    "a .csv or .parquet manifest; .tar archives, as in shards/{000..012}.tar; or torchvision:NAME"
 )
 # Not all systems have these; O_NONBLOCK keeps a pipe without a writer from hanging us before fstat can tell.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

@@ -119,7 +119,7 @@ def test_nothing_that_is_loaded_can_run():
         for name, call in calls(ast.parse(path.read_text("utf-8")))
         if runs_code(name, call)
     ]
-    assert found == []
+    assert found == ["sklearn_joblib.py: joblib.load"]  # behind --trust: tests/classify/test_sklearn_joblib.py
     assert len(modules) > 50
 
 

@@ -17,7 +17,7 @@ from extract.backbones.builtin.network import CifarResNet
 from extract.errors import BackboneError, OptionError, TapError
 from extract.forward import Extractor, build_extractor, rebuild_extractor
 from extract.images import DECODERS
-from extract.spec import BackboneSpec, ExtractSpec, Recipe, Tap
+from extract.spec import BackboneSpec, EngineSpec, ExtractSpec, Recipe, Tap
 from tests.tiny import picture, tiny_spec
 
 SMALL = (("resize_size", 72), ("crop_size", 64))
@@ -324,6 +324,8 @@ NOT_IN_THE_KEY = {
     "profile": Path("trace.json"),
     "view_seed": 5,
     "view_flips": False,
+    "engine": EngineSpec("ray"),
+    "part": (1, 2),
 }
 APART = {"tf32"}
 """In the key, but of a GPU only."""

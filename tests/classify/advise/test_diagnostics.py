@@ -13,7 +13,6 @@ from classify.advise.scores import h_score, logme, neighbours_say
 from classify.finetune.images import Source, find_source
 from classify.inputs import Inputs, open_for_fit, read_inputs
 from classify.spec import FitSpec
-from extract.errors import BackboneError
 from extract.progress import Silent
 from extract.run import extract
 from tests.tiny import tiny_folder, tiny_spec
@@ -90,12 +89,13 @@ def test_images_that_were_changed_are_said(made, tmp_path):
     assert [note for note in found["notes"] if "another image" in note]
 
 
-def test_damaged_weights_are_no_note(made, tmp_path):
+def test_weights_that_are_gone_cost_what_needs_them_and_say_so(made, tmp_path):
     shutil.copytree(made / "cache", tmp_path / "cache")
-    spec, inputs, source = opened(tmp_path)
+    spec, inputs, source = opened(tmp_path, seed=3)
     inputs.features.weights_path.unlink()
-    with pytest.raises(BackboneError, match="no such weights file"):
-        diagnose(spec, inputs, source, Silent())
+    found = diagnose(spec, inputs, source, Silent())
+    assert (found["batch_norm_shift"], found["logme"] is None) == (None, False)
+    assert any(note.startswith("no shift of BatchNorm: no such weights file") for note in found["notes"])
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MOST", 60), ("MOST_NUMBERS", 60 * 128)])
