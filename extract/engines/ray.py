@@ -33,8 +33,9 @@ TICK_S = 0.5
 GRACE_S = 1.5
 """How long actors that are to stop may take to compute the batches in their lanes and to write what is done."""
 
-STARTS = 3
-"""So many actors that fail to start, one after the other, are a fault of what they are to start with."""
+STARTS, LOSS_S, PAUSE_S = 3, 30.0, 1.0
+"""So many actors that fail to start, one after the other, and over so long, are a fault of what they are to start with.
+Ray takes 10 to 15 s to see that a machine is lost, and starts fail at once meanwhile: there is a pause between them."""
 
 WAIT_S, NOTE_S = 600.0, 30.0
 """How long to wait for a first actor, as a cluster may have to start machines for it; after how long that is said."""
@@ -70,7 +71,7 @@ class Driver:
         self._todo = Todo(len(shards), spec.engine.retries)
         self._notes: set[str] = set()
         self._heard = time.monotonic()
-        self._bad_starts = 0
+        self._bad_starts, self._bad_since = 0, 0.0
 
     def receipts(self) -> Iterator[Receipt]:
         """Yield receipts until all is done; at Ctrl-C those of what is done, and KeyboardInterrupt follows."""
@@ -133,10 +134,13 @@ class Driver:
         if worker.number is not None:
             self._todo.fail(worker.number, reason)
             return
+        if not self._bad_starts:
+            self._bad_since = time.monotonic()
         self._bad_starts += 1
-        if self._bad_starts >= STARTS:
+        if self._bad_starts >= STARTS and time.monotonic() - self._bad_since >= LOSS_S:
             remedy = "Check that this package and the cache are on every machine"
             raise EngineError(f"no actor can be started ({reason})", where=self._engine.address or "", remedy=remedy)
+        time.sleep(PAUSE_S)
 
     def _wait(self) -> None:
         """Wait for a first actor, or for one after all were lost, but not for ever."""

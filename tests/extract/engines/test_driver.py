@@ -138,6 +138,12 @@ def test_one_of_a_kind_that_is_not_known_is_ours_all_the_same():
         list(drive(lambda _: {"error": error})[1])
 
 
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    monkeypatch.setattr(ray, "LOSS_S", 0.0)
+    monkeypatch.setattr(ray, "PAUSE_S", 0.0)
+
+
 def test_actors_that_never_start_are_told_with_the_cause():
     played, receipts = drive(lambda _: "ModuleNotFoundError: no extract", address="10.0.0.1:6379")
     with pytest.raises(EngineError, match=r"10\.0\.0\.1:6379: no actor can be started \(ModuleNotFoundError"):
@@ -155,6 +161,13 @@ def test_actors_that_do_not_start_now_and_then_are_replaced():
         return "it died" if len(played.dropped) < ray.STARTS else works(worker)
 
     played, receipts = drive(mortal)
+    assert sorted(each.name for each in receipts) == ["0.h5", "1.h5", "2.h5"]
+
+
+def test_starts_that_fail_while_nobody_knows_of_a_lost_machine_are_no_fault(monkeypatch):
+    monkeypatch.setattr(ray, "LOSS_S", 3600.0)
+    starts = iter(["it died"] * 10 * ray.STARTS)
+    _, receipts = drive(lambda worker: next(starts, STARTED) if worker.number is None else works(worker))
     assert sorted(each.name for each in receipts) == ["0.h5", "1.h5", "2.h5"]
 
 
