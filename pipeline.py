@@ -22,7 +22,8 @@ from extract.commands.models import doctor, layers, models
 from extract.completion import completing
 from extract.console import CONTEXT, Commands, LogLines
 
-COMMANDS = (demo, extract, fit, advise, compare, report, predict, evaluate, export, serve, layers, models, cache, doctor)
+WORK = (demo, extract, fit, advise, compare, report, predict, evaluate, export, serve)
+COMMANDS = (*WORK, layers, models, cache, doctor)
 """In the order of the work."""
 
 

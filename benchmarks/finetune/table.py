@@ -13,9 +13,9 @@ NOTE = (
     "scratch, three rates searched by successive halving, one seed. Test accuracy in percent, and the paired 95 % "
     "interval of its difference to the probe on the same images; seconds on a machine shared with other work. "
     "Spectrograms: whole speakers are held out, two of six, which is why the intervals are so wide. Hymenoptera is a "
-    "subset of the pretraining data: a smoke test. From scratch, no rate is below the loss of the start when they are "
-    "compared, after a ninth of so few steps; the lowest is then taken, and learns little: the column does not say "
-    "what is to be had from scratch."
+    "subset of the pretraining data: a smoke test. The column of scratch is from before 2026-11-21's "
+    "change and says nothing of it: rates were compared by validation losses above that of the start, and trainings "
+    "ended early. As it is now, one rate of 0.03 comes to 85.7 on mnist-50, where 10.0 stands."
 )
 
 

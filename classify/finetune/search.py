@@ -53,9 +53,9 @@ def settle(job: Job, run: Run, watch: Watch, *, searching: bool) -> Searched:
 def search(try_: Try, plan: Plan, watch: Watch) -> Searched:
     """Find the setting with the lowest validation loss by successive halving, and train it to the end.
 
-    Where the weights are fresh, trainings cut short are compared by the training loss since the last look. Of equals the
-    lower rate is taken. A setting that diverges drops out, and the next best takes its place. Raises TrainingError where
-    all of them do.
+    Where the weights are fresh, trainings cut short are compared by the training loss since the last look. Of equals
+    the lower rate is taken. A setting that diverges drops out, and the next best takes its place. Raises TrainingError
+    where all of them do.
     """
     trials, notes = Trials(try_, plan, watch), []
     (stop, keep), *later = brackets(plan)
