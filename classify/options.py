@@ -91,8 +91,21 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("layer-decay", {"type": DECAY, "default": 1.0, "help": "Multiplies the rate from each block to the one below."}),
     ("gradual", {"is_flag": True, "help": "Let the blocks begin one after the other, from the top."}),
     ("wise", {"type": AutoOr(), "help": "Mix the weights of start and end; the share of the end."}),
-    ("folds-trained", {"type": click.IntRange(0), "default": 1, "help": "Folds to train without, and answer for."}),
-    ("seeds", {"type": click.IntRange(1, 100), "help": "Trainings on all images.  [default: 3 below 2,000 images]"}),
+    (
+        "folds-trained",
+        {
+            "type": click.IntRange(0),
+            "default": 1,
+            "help": "Folds to train without, and answer for; auto takes more where time allows.",
+        },
+    ),
+    (
+        "seeds",
+        {
+            "type": click.IntRange(1, 100),
+            "help": "Trainings on all images.  [default: 3 below 2,000 images, 1 with auto]",
+        },
+    ),
     ("views", {"type": click.IntRange(1, MAX_VIEWS), "default": 4, "help": "tail: looks at an image that are cached."}),
     (
         "budget",

@@ -26,7 +26,10 @@ CHEAPEST = STRATEGIES[0]
 """The way that is measured cheaply first, to say what the others may bring."""
 
 PREVENTED, UNLIKELY, TIME, FAILED, LEFT = "prevented", "unlikely", "time", "failed", "left to fit"
-"""Why a rung was not tried: it cannot be, gains too little, takes too long, did not work; or nothing was to be."""
+"""Why a rung was not tried: it cannot be, gains too little, takes too long, did not work; or nothing was to be.
+
+One that was tried and taken may still have failed in its last training, on all images.
+"""
 
 Row = dict[str, Any]
 """A rung as the advice in metrics.json has it."""
@@ -125,6 +128,14 @@ class Ladder:
             raise
         except OffshelfError as error:  # one way that cannot be gone leaves the others
             return said | {"why": FAILED, "reason": str(error)}
+
+    def give_up(self, error: OffshelfError) -> str:
+        """Go back from the best rung, whose last training failed, to the best before it: -> what to warn of."""
+        [row] = [row for row in self.rows if row["rung"] == self.best]
+        row |= {"why": FAILED, "reason": f"{row['reason']}; its last training failed: {error}"}
+        self.best = row["over"]
+        said = f"{row['rung']} surely gains over {self.best}, but its last training failed"
+        return f"{said}, and the run is that of {self.best}: {error}"
 
     def predict(self) -> Prediction:
         """Predict the gain over the best so far of a way that was not tried."""

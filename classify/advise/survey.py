@@ -9,6 +9,7 @@ from classify.advise.depth import depth_profile, images_within
 from classify.advise.diagnostics import diagnose
 from classify.advise.profile import USELESS, Profile
 from classify.finetune.images import Source, find_source
+from classify.hygiene.pixels import origin
 from classify.inputs import Inputs
 from classify.spec import FitSpec
 from classify.tuning import STRATEGIES
@@ -20,6 +21,7 @@ FOR_PROFILE = 0.2
 FEWEST = 100
 """Images below which there is no profile: an accuracy of 80 % is then known to 8 points at best."""
 NO_IMAGES = "the images are not at hand: say where they are with --data DATA"
+FETCH = "--data {} fetches the images; with --root they are looked for elsewhere"
 NOT_USELESS = "what the network has learned is not shown to be useless here, and without that starting anew only loses"
 
 
@@ -59,7 +61,13 @@ def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
 
 
 def images_of(spec: FitSpec, inputs: Inputs) -> Source:
-    """Find the images that are trained on and tested; FitError where one is gone."""
+    """Find the images that are trained on and tested; FitError where one is gone.
+
+    What torchvision kept is not fetched anew, unless `data` names it: nobody has asked for a download.
+    """
+    data, root = origin(inputs.features.source)
+    if spec.data is None and data.startswith("torchvision:") and (root is None or not root.is_dir()):
+        raise FitError(f"{data} is not in {root} any more", where=inputs.features.name, remedy=FETCH.format(data))
     rows = np.concatenate([inputs.data.train.rows, inputs.data.test.rows])
     return find_source(inputs.features, rows, spec.data, spec.root)
 

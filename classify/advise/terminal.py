@@ -49,6 +49,8 @@ def _echo_ladder(ladder: Sequence[Row]) -> None:
 def _became(row: Row) -> str:
     if not row["tried"]:
         return "not tried"
+    if row["why"]:
+        return row["why"]
     return ("accepted" if row["accepted"] else "no sure gain") if row["gain"] else "the start"
 
 

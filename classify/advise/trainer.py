@@ -20,7 +20,7 @@ from classify.finetune.budget import FEWEST_STEPS, cost, fit_budget
 from classify.finetune.ground import Ground, Mirrored, may_flip, set_up, survey, wanted_maps
 from classify.finetune.maps import maps_seconds
 from classify.finetune.pace import measure_pace
-from classify.finetune.plan import Augment, Plan, Setting, shorten
+from classify.finetune.plan import Augment, Plan, Setting, check_tuning, shorten
 from classify.finetune.story import train_fold, write_tuned
 from classify.finetune.trained import Trained, train_one
 from classify.folds import Folds
@@ -148,8 +148,7 @@ class BudgetTrainer:
     def _tune(self, rung: str) -> TuneSpec:
         """Return what was asked for, as far as it means something to a rung; one last training, unless more are."""
         tune = self.tunes.get(rung, self.spec.tune)
-        default = {name: getattr(TuneSpec, name) for name, rungs in OWN.items() if rung not in rungs}
-        return replace(tune, budget_s=None, seeds=tune.seeds or 1, **default)
+        return replace(own(tune, rung), budget_s=None, seeds=tune.seeds or 1)
 
     @contextmanager
     def _bench(self, rung: str, tune: TuneSpec) -> Iterator[tuple[Bench, Ground]]:
@@ -187,6 +186,16 @@ class BudgetTrainer:
             step_s, look_s = measure_pace(bench, few, bench.spec.seed)
             self.paces[alike] = step_s, look_s * len(split.val) / len(few.val)
         return self.paces[alike]
+
+
+def own(tune: TuneSpec, rung: str) -> TuneSpec:
+    """Leave out what means nothing to a rung."""
+    return replace(tune, **{name: getattr(TuneSpec, name) for name, rungs in OWN.items() if rung not in rungs})
+
+
+def check_settings(tune: TuneSpec) -> None:
+    """Refuse settings that clash whichever way is gone; OptionError. What one way cannot do leaves the others."""
+    check_tuning(CHEAPEST, own(tune, CHEAPEST))
 
 
 def folds_needed(folds: Folds, asked: int) -> int:

@@ -162,6 +162,13 @@ def _refused(advice: Advice) -> str:
     return f"Tried too, and not surely better: {joined(each, '; and ', '; ')}." if each else ""
 
 
+def _failed(advice: Advice) -> str:
+    """Say of the trainings that surely gain why the advice is another all the same."""
+    rows = [row for row in _trained(advice) if row["why"] and is_measure(row["gain"])]
+    each = [f"{row['rung']}{_beat(row)}" for row in rows]
+    return f"Surely better, but its last training failed: {joined(each, '; and ', '; ')}." if each else ""
+
+
 def _trial(advice: Advice) -> str:
     """Say what the cheap measurement gave, by which the others are predicted."""
     found = [(row, row["measurement"]) for row in advice["ladder"] if is_measure(dig(row, "measurement", "gain"))]
@@ -239,6 +246,7 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "advice": _advised,
     "missed": _missed,
     "trial": _trial,
+    "failed": _failed,
     "refused": _refused,
     "untried": _untried,
     "next": _next,

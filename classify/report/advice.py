@@ -165,6 +165,8 @@ def _became(row: Row) -> str:
     """Say what became of a rung; the probe is what all others are held against."""
     if not row.get("tried"):
         return "not tried"
+    if row.get("why"):
+        return str(row["why"])
     return ("accepted" if row.get("accepted") else "no sure gain") if is_measure(row.get("gain")) else "the start"
 
 

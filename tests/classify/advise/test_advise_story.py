@@ -1,27 +1,40 @@
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import pipeline
 from classify.advise.ladder import LEFT, PREVENTED
 from classify.advise.story import AdviseSpec, advise
-from classify.advise.survey import NOT_USELESS, look
+from classify.advise.survey import NOT_USELESS, images_of, look
 from classify.inputs import open_for_fit, read_inputs
 from classify.spec import FitSpec
 from classify.tuning import LINEAR, STRATEGIES, TuneSpec
+from extract import loader
 from extract.errors import BackboneError, FitError, StoreError, TapError
 from extract.progress import Silent
 from extract.spec import BackboneSpec
 from extract.store import open_features
 from extract.store.folders import TRAININGS
 from tests.classify.finetune.tiny_story import CLASSES, PER_CLASS, extract_photos, mislabelled
+from tests.faults.storage import InProcess
 
 AMPLE_S = 1e7
 N_TRAIN = PER_CLASS["train"] * len(CLASSES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decoded_here() -> Iterator[None]:
+    """Decode without processes: an advice starts a dozen of them, which is most of its time here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "Decoder", InProcess)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +162,22 @@ def test_without_the_images_no_way_to_train_is_open_and_the_reason_is_said(root,
     assert advice["recommendation"]["strategy"] == LINEAR
     with pytest.raises(FitError, match="not found"):
         advise(AdviseSpec(spec, (BackboneSpec("builtin"),)), Silent())
+
+
+def test_what_torchvision_kept_is_not_downloaded_unless_it_is_named(root, tmp_path, monkeypatch):
+    opened: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("classify.advise.survey.find_source", lambda *given: opened.append(given))
+    part, source = SimpleNamespace(rows=np.arange(2)), f"torchvision:MNIST, below {tmp_path / 'data'}"
+    features = SimpleNamespace(name="mnist", source=source)
+    inputs: Any = SimpleNamespace(features=features, data=SimpleNamespace(train=part, test=part))
+    with pytest.raises(FitError, match=r"not in .* any more") as caught:
+        images_of(asked(root), inputs)
+    assert "--data torchvision:MNIST" in caught.value.remedy
+    assert not opened
+    images_of(asked(root, data="torchvision:MNIST"), inputs)
+    (tmp_path / "data").mkdir()
+    images_of(asked(root), inputs)
+    assert len(opened) == 2
 
 
 def test_without_time_there_is_no_profile_and_a_note_says_how_far_it_would_have_gone(root):

@@ -33,6 +33,18 @@ def test_layers_and_rungs_stand_in_tables_and_the_advice_below_them(capsys):
     assert lines[-1] == "Note: no classifier at hand"
 
 
+def test_what_surely_gains_and_failed_in_the_end_is_not_said_to_be_what_the_run_is_of(capsys):
+    failed = sample.tried("full", 0.05, 0.01, accepted=True) | {"why": "failed", "reason": "so; it failed: no room"}
+    lines = shown(capsys, ladder=[sample.linear(), failed]).splitlines()
+    [full] = [line for line in lines if line.startswith("full")]
+    assert full.split()[1] == "failed"
+    assert "it failed: no room" in full
+    assert (
+        "Surely better, but its last training failed: full, 5.0 points higher (4.0 to 6.0 higher) than with linear."
+        in lines
+    )
+
+
 def test_what_was_not_measured_is_left_out(capsys):
     out = shown(capsys, depth_profile=None, learning_curve=None, ladder=[])
     assert out.startswith("Your case is")

@@ -34,7 +34,7 @@ def rungs(draw, rung: str) -> dict:
         return row
     done = {
         "tried": True,
-        "why": None,
+        "why": draw(st.sampled_from([None, "failed"])),
         "over": "linear",
         "accepted": draw(st.booleans()),
         "seconds": draw(st.floats(0.1, 1e4)),

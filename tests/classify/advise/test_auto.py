@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,24 @@ from classify.finetune.training import Training
 from classify.fit import fit
 from classify.spec import FitSpec
 from classify.tuning import TuneSpec
+from extract import loader
+from extract.errors import TrainingError
 from extract.store import open_features
 from extract.store.folders import TRAININGS
 from tests.classify.finetune.tiny_story import QUICK, mislabelled
+from tests.faults.storage import InProcess
 
 AMPLE_S = 1e7
 KNOWN = {"cv": 3, "jobs": 1, "duplicates": "off", "device": "cpu"}
 Auto = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decoded_here() -> Iterator[None]:
+    """Decode without processes: a fit starts a dozen of them, which is most of its time here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "Decoder", InProcess)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +114,26 @@ def test_a_climb_that_was_stopped_goes_on_where_it_was(root, auto, perfect_tail,
     assert not (root / "stopped").exists()
     assert auto("stopped", checkpoint_s=1e-6)["strategy"] == "tail"
     assert len(steps) == 3 * 6 + 1  # three folds of six steps; one step was not taken
+
+
+def test_where_the_last_training_fails_the_run_is_that_of_the_probe_and_says_so(root, auto, perfect_tail, monkeypatch):
+    def failing(training: Training, batch: Any, plain=Training.take) -> None:
+        if training.job.name == "on all images":
+            raise TrainingError("no room", where=training.job.name, remedy="Make some")
+        plain(training, batch)
+
+    monkeypatch.setattr(Training, "take", failing)
+    metrics = auto("failed")
+    tail = rows_of(metrics)["tail"]
+    assert (tail["tried"], tail["accepted"], tail["why"]) == (True, True, "failed")
+    assert tail["reason"].endswith("its last training failed: on all images: no room. Make some")
+    assert (
+        sum("tail surely gains over linear, but its last training failed" in said for said in metrics["warnings"]) == 1
+    )
+    assert metrics["strategy"] == metrics["advice"]["recommendation"]["strategy"] == "linear"
+    assert "finetune" not in metrics
+    assert json.loads((root / "failed" / "metrics.json").read_text()) == metrics
+    assert not list((open_features("photos", root / "cache").folder / TRAININGS).glob("*"))
 
 
 def test_where_nothing_surely_gains_the_run_is_that_of_the_probe(root, auto):

@@ -174,6 +174,23 @@ def test_a_way_that_fails_leaves_the_others_and_one_that_is_stopped_stops_all():
         ladder_of().climb(FakeTrainer(named | {"tail": Interrupted("stopped")}))
 
 
+def test_what_fails_in_the_end_leaves_the_best_before_it_and_says_why():
+    named = {"tail": wrong_in(60), "lp-ft": wrong_in(57), "full": wrong_in(30, 100), "scratch": wrong_in(100)}
+    ladder = ladder_of()
+    rows = climbed(FakeTrainer(named), ladder)
+    before = dict(rows["full"])
+    said = ladder.give_up(TrainingError("the loss is no number", where="on all images", remedy="Stop"))
+    assert said == (
+        "full surely gains over tail, but its last training failed, and the run is that of tail: on all images: the "
+        "loss is no number. Stop"
+    )
+    assert ladder.best == "tail"
+    reason = f"{before['reason']}; its last training failed: on all images: the loss is no number. Stop"
+    assert rows["full"] == before | {"why": "failed", "reason": reason}
+    assert ladder.give_up(TrainingError("so")).endswith("the run is that of linear: so")
+    assert ladder.best == "linear"
+
+
 def test_without_training_it_is_said_what_fit_would_try():
     trainer = FakeTrainer({}, {"full": 2000.0})
     rows = climbed(trainer, ladder_of(), train=False)

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from classify.advise import trainer as module
 from classify.advise.ladder import Answers
-from classify.advise.trainer import BudgetTrainer, folds_needed, settle
+from classify.advise.trainer import BudgetTrainer, check_settings, folds_needed, settle
 from classify.finetune.budget import FEWEST_STEPS, cost
 from classify.finetune.plan import Plan, Setting, check_tuning, shorten
+from classify.fit import fit
 from classify.inputs import open_for_fit, read_inputs
 from classify.linear import fit_probe
 from classify.spec import FitSpec
 from classify.tuning import STRATEGIES, TuneSpec
-from extract.errors import OffshelfError
+from extract.errors import OffshelfError, OptionError
 from extract.progress import Silent
 from tests.classify.finetune.tiny_story import QUICK, extract_photos, write_photos
 
@@ -83,6 +84,16 @@ def fake(tune: TuneSpec, clock: Clock | None = None) -> BudgetTrainer:
 def test_time_runs_out_and_never_below_none():
     trainer = fake(TuneSpec(budget_s=10.0), Clock(4.0))
     assert [trainer.left_s() for _ in range(4)] == [6.0, 2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("clash", [{"recipe": "bit", "optimizer": "adamw"}, {"bn": "train", "batch_size": 1}])
+def test_settings_that_no_way_to_train_can_follow_are_refused_before_any_work(clash):
+    with pytest.raises(OptionError, match=r"Leave --optimizer out|Take --batch-size 2"):
+        fit(FitSpec("nosuch", tune=TuneSpec(**clash)))
+
+
+def test_what_one_way_alone_cannot_do_leaves_the_others():
+    check_settings(TuneSpec(recipe="bit", freeze_until="layer1", cut="layer2"))  # not from scratch
 
 
 def test_a_rung_gets_the_settings_that_mean_something_to_it():

@@ -80,6 +80,13 @@ def test_rungs_are_listed_with_what_became_of_them_why_and_their_command():
         assert words in text
 
 
+def test_a_rung_that_surely_gained_and_failed_in_the_end_is_not_listed_as_accepted():
+    failed = advised.tried("full", 0.05, 0.01, accepted=True) | {"why": "failed"}
+    text = text_of(body_of(with_words(advised.advice(ladder=[advised.linear(), failed]))))
+    assert "full failed +3.0 (+0.0 to +8.7), 61.1 % +5.0 (+4.0 to +6.0)" in text
+    assert "Surely better, but its last training failed: full, 5.0 points higher" in text
+
+
 def test_diagnostics_are_shown_and_said_not_to_decide():
     found = advised.advice() | {"diagnostics": advised.diagnostics() | {"leep": None, "notes": ["no classifier"]}}
     text = text_of(body_of(with_words(found)))
