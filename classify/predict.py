@@ -100,11 +100,12 @@ def write_answers(spec: PredictSpec, images: Images, target: Target, stream: Tex
     said = {name: getattr(spec, name) for name in ("top", "abstain_below", "probabilities")}
     said["head"] = spec.head and hashlib.sha256(spec.head.read_bytes()).hexdigest()
     part = Part(target.path, {"bundle": bundle.digest, "format": target.form, **said}, classes)
-    left, end = _left(part, images, progress) if target.resume and part.check() else (images, part.begin())
-    with part.file(end) as file:
-        write = writer_of(target.form, file, classes, begun=end > 0)
-        for answer in answers_from(spec, bundle, extractor, left, progress):
-            write(answer)
+    with part.alone():
+        left, end = _left(part, images, progress) if target.resume and part.check() else (images, part.begin())
+        with part.file(end) as file:
+            write = writer_of(target.form, file, classes, begun=end > 0)
+            for answer in answers_from(spec, bundle, extractor, left, progress):
+                write(answer)
 
 
 def _left(part: Part, images: Images, progress: Progress) -> tuple[Images, int]:

@@ -7,7 +7,7 @@ a killed process left of the last one is cut off.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -15,10 +15,11 @@ from typing import Any, BinaryIO, TextIO
 from classify.answers import fields_of
 from classify.folders import name_for_good
 from classify.outputs import LINES
-from extract.errors import OptionError
+from extract.errors import OptionError, StoreError
 from extract.spec import Record
+from extract.store.lock import held
 
-PART, SAID = ".part", ".part.json"
+PART, SAID, LOCK = ".part", ".part.json", ".part.lock"
 ANEW = "Leave out --resume to begin anew"
 
 Rows = Iterator[tuple[str, int]]
@@ -42,6 +43,18 @@ class Part:
     def beside(self) -> Path:
         """Where it is said what they depend on."""
         return self.path.with_name(self.path.name + SAID)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from the same FILE, whose folder is made; raises OptionError where another process is at it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                lock = self.path.with_name(f".{self.path.name}{LOCK}")
+                stack.enter_context(held(lock, wait=False, on_wait=lambda _: None))
+            except StoreError as error:
+                raise OptionError(error.what, where=str(self.part), remedy="Take another -o FILE") from error
+            yield
 
     def begin(self) -> int:
         """Begin anew, what is there of another time goes: -> 0, where the rows that are there end."""

@@ -84,9 +84,9 @@ def _predict(run: str, inputs: tuple[str, ...], output: Path, options: dict[str,
     from classify.outputs import form_of
     from classify.predict import PredictSpec, Target, write_answers
 
-    path = None if str(output) == "-" or _is_special(output) else output
+    path = _plain(output)
     lines, form, resume, root, nul = (options.pop(name) for name in ("as_json", "form", "resume", "root", "null"))
-    target = Target(path, "jsonl" if lines else form_of(form, path), resume)
+    target = Target(path, "jsonl" if lines else form_of(form, output), resume)
     images = images_of(inputs, root, sys.stdin.buffer, nul=nul)
     spec = PredictSpec(run, **options)
     if path is not None:
@@ -96,9 +96,14 @@ def _predict(run: str, inputs: tuple[str, ...], output: Path, options: dict[str,
         write_answers(spec, images, target, cast(TextIO, stream), bar)
 
 
-def _is_special(path: Path) -> bool:
-    """Tell whether there is something that is no plain file: a pipe, or a device."""
-    return path.exists() and not path.is_file()
+def _plain(output: Path) -> Path | None:
+    """Find the plain file to be written, also behind a link; None for what is there already: pipes, devices."""
+    if str(output) == "-" or (output.exists() and not output.is_file()):
+        return None
+    if not output.is_symlink():
+        return output
+    # What /dev/stdout leads to may be a file, which others hold open: it must not be replaced, nor the link.
+    return None if output.absolute().parts[1] in ("dev", "proc") else output.resolve()
 
 
 def _test(run: str, options: dict[str, Any], bar: Progress) -> None:

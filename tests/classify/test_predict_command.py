@@ -84,11 +84,27 @@ def test_the_ending_of_the_file_says_the_form(made, tmp_path):
 
 
 def test_a_pipe_is_written_to_as_answers_come(made, tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    run("predict", made / "run", made / "data", "-o", tmp_path / "pipe", "--format", "jsonl", *QUICK)
-    assert len(os.read(reader, 1 << 16).splitlines()) == 8
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    reader = os.open(tmp_path / "pipe.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    run("predict", made / "run", made / "data", "-o", tmp_path / "pipe.jsonl", *QUICK)
+    assert len([json.loads(line) for line in os.read(reader, 1 << 16).splitlines()]) == 8
     os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no names for what is open")
+def test_what_others_hold_open_is_written_to_and_never_replaced(made, tmp_path):
+    with (tmp_path / "held").open("wb") as file:
+        run("predict", made / "run", made / "data", "-o", f"/dev/fd/{file.fileno()}", *QUICK)
+    assert len(rows_of((tmp_path / "held").read_text())) == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["held"]
+
+
+def test_behind_a_link_the_file_is_written_and_the_link_stays(made, tmp_path):
+    (tmp_path / "a.jsonl").symlink_to("there.txt")
+    run("predict", made / "run", made / "data", "-o", tmp_path / "a.jsonl", *QUICK)
+    assert (tmp_path / "a.jsonl").is_symlink()
+    assert len([json.loads(line) for line in (tmp_path / "there.txt").read_text().splitlines()]) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "there.txt"]
 
 
 def test_a_machine_proves_itself_without_an_image(made):

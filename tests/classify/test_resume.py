@@ -133,3 +133,16 @@ def test_without_rows_there_is_nothing_to_go_on_with(tmp_path):
     assert not part.check()
     part.begin()
     assert not part.check()
+
+
+def test_two_cannot_write_one_file_at_once(tmp_path):
+    pytest.importorskip("fcntl")
+    part = part_of(tmp_path / "new", "csv")
+    with part.alone():
+        with (
+            pytest.raises(OptionError, match=r"is at work on it.*another -o FILE"),
+            part_of(tmp_path / "new", "csv").alone(),
+        ):
+            pass
+        write(part, ["a"], part.begin())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["answers"]
