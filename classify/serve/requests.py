@@ -11,7 +11,6 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from extract.images import MAX_BYTES
 from extract.sources import Held
 
 DRAINED = 16 << 20
@@ -43,7 +42,7 @@ class Refused(Exception):  # noqa: N818 an answer, not a fault
 class _InMemory(MultiPartParser):
     """Keeps uploads in memory, which the limit of the request bounds: nothing of them reaches a disk."""
 
-    spool_max_size = max_file_size = MAX_BYTES  # the second is what Starlette before 0.46 calls it
+    spool_max_size = max_file_size = 0  # no size is too large; the second is what Starlette before 0.46 calls it
 
 
 async def uploads(request: Request, limits: Limits) -> list[Held]:

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,15 @@ def test_nothing_of_an_upload_reaches_a_disk(ask, monkeypatch, tmp_path):
     assert ask("POST", "/predict", files=form(png(), bytes(150_000))).status_code == 200
     assert json.loads(ask("GET", "/healthz").text) == {"status": "ok"}
     assert not Path(tmp_path / "not there").exists()
+
+
+def test_no_upload_is_so_large_that_it_is_written_to_a_disk(ask, monkeypatch):
+    sizes = []
+
+    def noted(max_size: int) -> tempfile.SpooledTemporaryFile:
+        sizes.append(max_size)
+        return tempfile.SpooledTemporaryFile(max_size)
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", noted)
+    assert ask("POST", "/predict", files=form(png())).status_code == 200
+    assert sizes == [0]  # none at all, in the words of tempfile
