@@ -19,7 +19,7 @@ from classify.sklearn_joblib import load_joblib, with_head
 from extract import golden
 from extract.contents import content_digests
 from extract.engines.local import Work, open_stream
-from extract.errors import BundleError, DriftError
+from extract.errors import BundleError, DriftError, first_line
 from extract.forward import Extractor, rebuild_extractor
 from extract.lanes import Done, Stream
 from extract.loader import Loaded
@@ -78,7 +78,7 @@ def open_run(spec: PredictSpec) -> tuple[Bundle, Extractor]:
     try:
         extractor = rebuild_extractor(bundle.recipe, bundle.weights_path, bundle.layers, device=spec.device)
     except IMPOSSIBLE as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        said = first_line(error)
         raise BundleError(f"the recipe cannot be carried out ({said})", where=where, remedy=remedy) from error
     shapes = [extractor.shapes[layer] for layer in bundle.layers]
     if any(len(shape) != 1 for shape in shapes) or sum(shape[0] for shape in shapes) != bundle.width:

@@ -18,7 +18,7 @@ from classify.bundle import read_bundle
 from classify.deployed import Bundle
 from classify.folders import whole_file
 from classify.manifest import AGAIN, FILES, MANIFEST, MAX_BYTES, MAX_JSON_BYTES, OPTIONAL, holds_bundle
-from extract.errors import BundleError
+from extract.errors import BundleError, first_line
 
 SUFFIX = ".zip"
 NAMES = (MANIFEST, *FILES, *OPTIONAL)
@@ -99,7 +99,7 @@ def unpack(path: Path, folder: Path) -> None:
                 for member in archive.infolist():
                     _write_member(archive, member, folder / member.filename)
     except WRONG as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        said = first_line(error)
         raise BundleError(f"not a bundle of ours: {said}", where=str(path), remedy=AGAIN) from error
     except OSError as error:
         said = f"cannot be unpacked ({error.strerror or error})"

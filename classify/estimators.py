@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from classify.trees import TREE, tree_doubts
-from extract.errors import BundleError, FitError
+from extract.errors import BundleError, FitError, first_line
 
 PACKAGES = ("builtins", "collections", "numpy", "scipy", "sklearn")
 LOADERS = (
@@ -48,7 +48,7 @@ def store_model(model: Any, width: int) -> bytes:
         if not doubts:
             skops.loads(data, trusted=[TREE])
     except BROKEN as error:
-        raise FitError(f"{name} cannot be kept in a bundle ({_first_line(error)})", remedy=REMEDY) from error
+        raise FitError(f"{name} cannot be kept in a bundle ({first_line(error)})", remedy=REMEDY) from error
     if doubts:
         raise FitError(f"{name} cannot be kept in a bundle: it holds {', '.join(sorted(doubts)[:3])}", remedy=REMEDY)
     return data
@@ -63,7 +63,7 @@ def load_model(data: bytes, width: int, n_classes: int, where: str) -> Any:
         model = skops.loads(data, trusted=[TREE])
         _check_classifier(model, n_classes)
     except (*BROKEN, skops.exceptions.UntrustedTypesFoundException) as error:
-        said = f"not a head of ours: {_first_line(error)}"
+        said = f"not a head of ours: {first_line(error)}"
         raise BundleError(said, where=where, remedy="Run fit again") from error
     return model
 
@@ -125,7 +125,3 @@ def _check_classifier(model: Any, n_classes: int) -> None:
         raise ValueError(f"a {type(model).__name__} is no classifier of scikit-learn")
     if np.asarray(model.classes_).tolist() != list(range(n_classes)):
         raise ValueError(f"its classes are not 0 to {n_classes - 1}")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

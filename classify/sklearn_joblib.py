@@ -14,7 +14,7 @@ import numpy as np
 from classify.deployed import Bundle
 from classify.folders import whole_file
 from classify.scoring import signed_root_unit
-from extract.errors import BundleError, FitError
+from extract.errors import BundleError, FitError, first_line
 
 NAME = "head.joblib"
 """What it is called in the folder of a run."""
@@ -81,7 +81,7 @@ def load_joblib(path: Path, *, trust: bool = False) -> Any:
     try:
         model = joblib.load(path)
     except BROKEN as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        said = first_line(error)
         raise BundleError(f"no classifier can be loaded: {said}", where=str(path), remedy="Write it again") from error
     if not (hasattr(model, "classes_") and (hasattr(model, "predict_proba") or hasattr(model, "decision_function"))):
         raise BundleError("no classifier of scikit-learn's kind", where=str(path), remedy="Name another file")

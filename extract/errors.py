@@ -96,6 +96,11 @@ class Interrupted(OffshelfError):  # noqa: N818 the user's wish, not a fault
     """The user, or the system, has stopped the work."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, up to 200 letters of it; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
 def unknown(kind: str, name: str, known: Iterable[str], error: type[OffshelfError], *, remedy: str = "") -> NoReturn:
     """Raise `error`: `name` is no `kind`; say which is nearest, or list what there is where the list is short."""
     names = list(known)

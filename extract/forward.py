@@ -17,7 +17,7 @@ from torchvision.transforms import functional as F
 from extract.backbones import digest, fit_state, open_backbone, open_skeleton, read_state
 from extract.backbones.weights import State
 from extract.devices import check_tf32, computes_bf16, device_names, full_fp32, pick_device, resolve_precision
-from extract.errors import BackboneError, OptionError, TapError, unknown
+from extract.errors import BackboneError, OptionError, TapError, first_line, unknown
 from extract.images import DECODERS
 from extract.pooling import make_pool
 from extract.resample import ON_A_DEVICE
@@ -201,7 +201,7 @@ def _shapes(cut: Cut, preset: Preprocessing) -> Shapes:
         with torch.no_grad():
             rows = cut.run(torch.zeros(1, 3, side, side, device="meta"))
     except (RuntimeError, ValueError) as error:
-        said = f"the network cannot take {side} x {side} pixels ({str(error).splitlines()[0]})"
+        said = f"the network cannot take {side} x {side} pixels ({first_line(error)})"
         raise OptionError(said, remedy="Take a larger --crop-size") from error
     return {name: tuple(values.shape[1:]) for name, values in rows.items()}
 

@@ -12,7 +12,7 @@ import pytest
 
 import pipeline
 from extract import errors
-from extract.errors import OffshelfError, OptionError, unknown
+from extract.errors import OffshelfError, OptionError, first_line, unknown
 
 ROOT = Path(pipeline.__file__).parent
 FILES = sorted([*ROOT.glob("extract/**/*.py"), *ROOT.glob("classify/**/*.py"), ROOT / "pipeline.py"])
@@ -196,3 +196,16 @@ def test_an_unknown_name_is_told_with_the_nearest_and_a_short_list(known, remedy
     with pytest.raises(OptionError) as raised:
         unknown("pool", "mex", known, OptionError, remedy=remedy)
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("\n a\nb"), "a"),
+        (AssertionError(), "AssertionError"),
+        (ValueError(" \n"), "ValueError"),
+        (ValueError("x" * 300), "x" * 200),
+    ],
+)
+def test_of_an_error_of_others_a_line_is_said_even_where_it_has_none(error, said):
+    assert first_line(error) == said

@@ -11,7 +11,7 @@ import numpy as np
 
 from classify.export.facts import PIXELS, ProgramFile
 from classify.export.onnx_program import need
-from extract.errors import ExportError
+from extract.errors import ExportError, first_line
 
 RANGE_IMAGES = 128
 """Whose activations give the ranges: more change them little, and cost a pass of the fp32 network each."""
@@ -37,7 +37,7 @@ def to_int8(file: ProgramFile, batches: Iterable[np.ndarray]) -> bytes:
                 nodes_to_quantize=list(file.network),
             )
         except Exception as error:  # it meets networks that nobody has tried: it fails in any way
-            said = f"onnxruntime cannot quantise it ({str(error).strip().splitlines()[0][:200]})"
+            said = f"onnxruntime cannot quantise it ({first_line(error)})"
             raise ExportError(said, where="the network", remedy="Leave --int8 out") from error
         return path.read_bytes()
 

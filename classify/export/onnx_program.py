@@ -10,7 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from classify.export.facts import PIXELS, PROBABILITIES, ProgramFile
-from extract.errors import ExportError, OptionError
+from extract.errors import ExportError, OptionError, first_line
 
 OPSET = 18
 """The operators of ONNX 1.13 (2022): what torch's exporter writes, and every onnxruntime since 1.14 reads."""
@@ -44,7 +44,7 @@ def to_onnx(made: ExportedProgram, facts: Mapping[str, str]) -> ProgramFile:
             )
         model: Any = found.model_proto  # pyright: ignore[reportOptionalMemberAccess]
     except Exception as error:  # exporters meet networks that nobody has tried: they fail in any way
-        said = f"torch.onnx cannot translate it ({str(error).strip().splitlines()[0][:200]})"
+        said = f"torch.onnx cannot translate it ({first_line(error)})"
         raise ExportError(said, where="the network", remedy="Take --format torch") from error
     return _finished(model, facts)
 

@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram, export, load, save
 from classify.export.facts import PIXELS, ProgramFile
 from classify.export.program import Program
 from extract.devices import full_fp32
-from extract.errors import ExportError
+from extract.errors import ExportError, first_line
 
 FACTS = "offshelf.json"
 """The file inside a `.pt2` that holds the facts."""
@@ -27,16 +27,12 @@ def traced(program: Program, side: int) -> ExportedProgram:
         with torch.no_grad():
             made = export(program, (example,), dynamic_shapes={PIXELS: {0: Dim("images", min=1)}}, strict=False)
     except Exception as error:  # exporters meet networks that nobody has tried: they fail in any way
-        said = f"torch.export cannot take it ({_first_line(error)})"
+        said = f"torch.export cannot take it ({first_line(error)})"
         raise ExportError(said, where="the network", remedy="Take another --model, one of torchvision's") from error
     for module in made.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             node.meta.pop("stack_trace", None)
     return made
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def to_torch(made: ExportedProgram, facts: Mapping[str, str]) -> ProgramFile:

@@ -6,6 +6,7 @@ import threading
 import torch
 from torch import Tensor
 
+from extract.errors import first_line
 from extract.runners.chunks import out_of_memory
 from extract.runners.padded import Run
 
@@ -29,7 +30,7 @@ def recorded(run: Run, batch: Tensor) -> Run:
     except RuntimeError as error:
         if out_of_memory(error):
             raise
-        log.warning("no CUDA graph: %s; the network runs without one", str(error).splitlines()[0])
+        log.warning("no CUDA graph: %s; the network runs without one", first_line(error))
         return run
 
     def replay(_: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extract.errors import OffshelfError, OptionError, RunnerError
+from extract.errors import OffshelfError, OptionError, RunnerError, first_line
 from extract.forward import Extractor
 from extract.runners.chunks import Chunked, Limit
 from extract.runners.cuda_graph import recorded
@@ -55,7 +55,7 @@ class Inductor:
         except OffshelfError:
             raise
         except Exception as error:  # a compiler of a million lines fails in any way
-            said = f"inductor cannot compile this network ({str(error).splitlines()[0][:200]})"
+            said = f"inductor cannot compile this network ({first_line(error)})"
             raise RunnerError(said, where=self._extractor.recipe.model, remedy=REMEDY) from error
 
     def _settle(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, default_decompositions, export
 
-from extract.errors import OffshelfError, OptionError, RunnerError
+from extract.errors import OffshelfError, OptionError, RunnerError, first_line
 from extract.forward import Extractor
 from extract.runners.chunks import Chunked, Limit
 from extract.runners.network import build_to_compile, rounded
@@ -72,7 +72,7 @@ class OpenVino:
                 except OffshelfError:
                     raise
                 except Exception as error:  # a converter meets networks that nobody has tried: it fails in any way
-                    said = f"openvino cannot take this network ({str(error).strip().splitlines()[0][:200]})"
+                    said = f"openvino cannot take this network ({first_line(error)})"
                     raise RunnerError(said, where=self._recipe.model, remedy=REMEDY) from error
             return self._models[size]
 

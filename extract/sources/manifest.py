@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from extract.errors import SourceError
+from extract.errors import SourceError, first_line
 from extract.sources.source import Source, default_name, shown, some
 from extract.spec import SPLITS, Record
 
@@ -54,7 +54,7 @@ def open_parquet(data: Path, root: Path | None) -> Source:
             batches = file.iter_batches(columns=[name for name in header if name in COLUMNS])
             return _source(data, root, _parquet_rows(batches), notes)
     except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(data, str(error).splitlines()[0]) from error
+        raise _unreadable(data, first_line(error)) from error
 
 
 def _unreadable(data: Path, reason: str) -> SourceError:
