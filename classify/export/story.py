@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from classify.answering import PredictSpec, open_run
-from classify.archive import SUFFIX, bundle_folder, read_run, write_archive
+from classify.archive import SUFFIX, read_run, write_archive
 from classify.deployed import Bundle
 from classify.export.compare import TOLERANCE, Answer, Roads, accuracy_lost, agreement, check
 from classify.export.facts import ProgramFile, facts_of
@@ -82,7 +82,8 @@ def export_run(spec: ExportSpec, progress: Progress) -> dict[str, Any]:
 
 def _archive(spec: ExportSpec) -> dict[str, Any]:
     """Write the bundle of a run as one file, and read that back."""
-    write_archive(bundle_folder(spec.run), spec.output)
+    bundle = read_run(spec.run)  # what was unpacked of an archive lives no longer than this
+    write_archive(bundle.weights_path.parent, spec.output)
     return {**_said(spec, read_run(str(spec.output)), spec.output.read_bytes()), "checked": None, "int8": None}
 
 

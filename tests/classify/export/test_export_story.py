@@ -95,6 +95,8 @@ def test_an_archive_is_the_bundle_and_is_read_back(work, tmp_path):
     assert done["bytes"] == (tmp_path / "a.zip").stat().st_size
     assert done["checked"] is None
     assert read_run(str(tmp_path / "a.zip")).classes == done["classes"] == ["cat", "dog", "eel"]
+    again = exported(work, tmp_path / "b.zip", form="zip", run=tmp_path / "a.zip")
+    assert again["sha256"] == done["sha256"]
 
 
 def test_int8_tells_what_it_loses(work, tmp_path):
