@@ -4,11 +4,12 @@ import csv
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import pipeline
 from tests.tiny_bundle import make_run
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
@@ -16,58 +17,53 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 IMAGES = 40
 
-# The command, slowed down so that there is something to interrupt: every row is on the disk before the next is made.
+# The command, which waits to be killed behind so many rows: each is on the disk before the next is made.
 COMMAND = """
 import sys, time
 from classify import predict
 import pipeline
-real = predict.answer_of
-predict.answer_of = lambda *args: (time.sleep(0.02), real(*args))[1]
-print("begun", flush=True)
+real, left = predict.answer_of, iter(range(int(sys.argv.pop(1)), -1, -1))
+def answer(*args):
+    if next(left, None) == 0:
+        print("there", flush=True)
+        time.sleep(600)
+    return real(*args)
+predict.answer_of = answer
 pipeline.main(sys.argv[1:])
 """
 
 
-def begun(run: Path, out: Path) -> subprocess.Popen[str]:
+def arguments(run: Path, out: Path) -> list[str]:
     options = ["-o", str(out), "--resume", "--device", "cpu", "-j", "1", "-b", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "predict", str(run), str(run.parent / "data"), *options],
+    return ["predict", str(run), str(run.parent / "data"), *options]
+
+
+def begun(run: Path, out: Path, stop: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(stop), *arguments(run, out)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    return process
-
-
-def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def wait_for(part: Path, n_bytes: int, process: subprocess.Popen[str]) -> None:
-    """Wait until so much is written, or the process has ended."""
-    while size_of(part) < n_bytes and process.poll() is None:
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_predictions_that_were_killed_get_done_and_lose_no_row(tmp_path, form):
     run = make_run(tmp_path, per_class=IMAGES // 2)
-    out, chance = tmp_path / f"answers.{form}", random.Random(form)
+    out, n = tmp_path / f"answers.{form}", random.Random(form).randint(1, IMAGES - 1)
     part = out.with_name(f"{out.name}.part")
-    process = begun(run, out)
-    wait_for(part, chance.randint(100, 1000), process)
+    process = begun(run, out, n)
+    assert process.stdout is not None
+    there = process.stdout.readline()
     process.kill()
-    process.communicate()
-    assert process.returncode == -9
-    assert size_of(part) > 0
+    _, wrong = process.communicate()
+    assert there == "there\n", wrong
+    assert len(part.read_text().splitlines()) == n + (form == "csv")
     assert not out.exists()
-    process = begun(run, out)
-    said, wrong = process.communicate()
-    assert (process.returncode, said) == (0, ""), wrong
-    assert "rows already; it goes on behind them" in wrong
+    done = CliRunner().invoke(pipeline.main, arguments(run, out))
+    assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+    assert f"has {n} rows already; it goes on behind them" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache", "data", "run", out.name])
     lines = out.read_text().splitlines()
     names = [row["id"] for row in csv.DictReader(lines)] if form == "csv" else [line.split('"')[3] for line in lines]

@@ -34,6 +34,7 @@ def browser() -> Iterator[Any]:
     # Chromium's own sandbox refuses to start as root, as in containers; the page is ours.
     rooted = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as started:
+        playwright.expect.set_options(timeout=60_000)  # the machine may be busy
         opened = started.chromium.launch(executable_path=CHROMIUM, args=[*rooted, "--disable-dev-shm-usage"])
         yield opened
         opened.close()
