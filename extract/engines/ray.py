@@ -5,7 +5,6 @@ to repeat a call: while a machine is lost and Ray does not know it yet, any numb
 shard whose actor died waits again, and another actor is asked for.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -207,8 +206,8 @@ def _order(shards: Shards, extractor: Extractor, folder: Path, spec: ExtractSpec
 
 
 def _brief(record: Record) -> Record:
-    """Leave out what computes nothing, and name its file from the root: elsewhere another folder is the current one."""
-    return Record(record.id, os.path.abspath(record.path), span=record.span)  # noqa: PTH100 a million times, quickly
+    """Leave out what computes nothing. A path is as its source names it: from the root, or a location of torchvision."""
+    return Record(record.id, record.path, span=record.span)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What an actor is made of, without Ray: it is an ordinary class."""
 
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +13,11 @@ from extract.engines.actor import Actor, Place
 from extract.engines.worker import Order, error_from, receipt_from
 from extract.errors import BackboneError, EngineError, StoreError
 from extract.progress import Silent
+from extract.sources import open_source, read_bytes
+from extract.spec import Record
 from extract.store.shards import shards_in
 from tests.extract.engines.shards_of_tiny import Tiny, tiny_job
+from tests.tiny import put
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")
 
@@ -122,6 +125,18 @@ def test_it_computes_on_as_many_cores_as_are_its_own(job, order, monkeypatch, cp
 
 
 def test_nothing_but_what_computes_is_sent(job):
-    record = replace(job.shards[0][0], label="cat", split="train", group="a", path="pets/1.png")
-    brief = ray._brief(record)
-    assert brief == replace(record, label=None, split=None, group=None, path=str(Path("pets/1.png").absolute()))
+    record = replace(job.shards[0][0], label="cat", split="train", group="a", span=(1, 2))
+    assert ray._brief(record) == replace(record, label=None, split=None, group=None)
+    of_torchvision = Record("train/00003", "torchvision:MNIST?split=train&root=%2Fdata#3")
+    assert ray._brief(of_torchvision) == of_torchvision
+
+
+def test_an_image_is_named_so_that_any_machine_finds_it_whatever_it_is_read_from(tmp_path, monkeypatch):
+    put(tmp_path / "pets/cat/1.png", 1)
+    (tmp_path / "pets.csv").write_text("path,label\npets/cat/1.png,cat\n")
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(tmp_path / "pets/cat/1.png", "1.png")
+    monkeypatch.chdir(tmp_path)
+    sent = [ray._brief(open_source(data).records[0]) for data in ("pets", "pets.csv", "pets.tar")]
+    monkeypatch.chdir("/")
+    assert [read_bytes(record, 1 << 20) for record in sent] == [(tmp_path / "pets/cat/1.png").read_bytes()] * 3
