@@ -7,7 +7,6 @@ dies, they do: it holds a lock for as long as they shall live.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import torch.distributed as dist
 
 from classify.finetune.order import Desk
 from classify.finetune.worker import work
+from extract.engines.session import told_to_stay_here
 from extract.errors import EngineError
 from extract.spec import available_cores
 
@@ -68,15 +68,13 @@ def _command(desk: Desk, devices: Sequence[str], folder: Path) -> list[str]:
 
 def _started(command: list[str], size: int, output: int) -> "subprocess.Popen[bytes]":
     """Start the launcher in a session of its own, so that Ctrl-C reaches it through us, once."""
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     environment = {
         "OMP_NUM_THREADS": str(max(1, available_cores() // size)),
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONSAFEPATH": "1",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # or the launcher would listen for any machine
-        "GLOO_SOCKET_IFNAME": loopback,
-        "NCCL_SOCKET_IFNAME": loopback,
+        **told_to_stay_here(),
     }
     try:
         return subprocess.Popen(  # noqa: S603 ours

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -44,12 +45,12 @@ def session(engine: EngineSpec) -> Iterator[Any]:
     """
     environment = {**QUIET, **({} if engine.address else _private())}
     with _environment(environment):
-        ray = _import_ray(private=not engine.address)
+        ray = _import_ray()
         if ray.is_initialized():
             _check_free(engine)
             yield ray
             return
-        with _temporary() as folder, _own_output(ray):
+        with _temporary() as folder, _own_output(ray), _heard_here(ray, alone=not engine.address):
             try:
                 _connect(ray, engine, folder)
                 yield ray
@@ -64,8 +65,15 @@ def _check_free(engine: EngineSpec) -> None:
 
 
 def _private() -> dict[str, str]:
-    """Return what the processes of a private session are to find: the modules that this one finds."""
-    return {LOOPBACK: "0", "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
+    """Return what the processes of a private session are to find: the modules that this one finds, and no network."""
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
+    return {LOOPBACK: "0", "PYTHONPATH": paths, **told_to_stay_here()}
+
+
+def told_to_stay_here() -> dict[str, str]:
+    """Return the environment in which gloo and NCCL join processes of this machine over its loopback."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    return {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
 
 
 @contextmanager
@@ -82,14 +90,22 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def _import_ray(*, private: bool) -> Any:
+def _import_ray() -> Any:
     try:
-        ray: Any = importlib.import_module("ray")
+        return importlib.import_module("ray")
     except ImportError as error:
         raise EngineError("ray is not installed", remedy='Run: pip install "offshelf[ray]"') from error
-    # Read from the environment at the first import, which may be long ago and somebody else's.
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = not private
-    return ray
+
+
+@contextmanager
+def _heard_here(ray: Any, *, alone: bool) -> Iterator[None]:
+    """Have this process be heard on the loopback alone, or by a cluster: Ray read that when it was first imported."""
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, not alone
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def test_a_private_session_is_heard_here_alone_and_leaves_nothing(monkeypatch, c
     monkeypatch.setattr(sessions, "_connect", lambda *given: folders.append(given[2]) or real(*given))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # of no account: nobody asked for that cluster
     before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    monkeypatch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", True)
     with session(PRIVATE) as connected:
         pids = set(children(os.getpid()))
         addresses = heard_at({os.getpid(), *pids})
@@ -72,6 +73,7 @@ def test_a_private_session_is_heard_here_alone_and_leaves_nothing(monkeypatch, c
     assert not Path(folders[-1]).exists()
     assert not pids & set(children(os.getpid()))
     assert dict(os.environ) == environment
+    assert ray._private.ray_constants.ENABLE_RAY_CLUSTER
     assert capfd.readouterr().out == ""
 
 
@@ -93,7 +95,7 @@ def test_what_starts_at_the_second_attempt_is_started(monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     with session(EngineSpec("ray", actors=64, cpus=1.5)):
-        pass
+        assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo"), "what trains is heard here alone, too"
     assert len(asked) == 2
     assert {name: asked[1][name] for name in ("address", "num_cpus", "include_dashboard")} == {
         "address": "local",
