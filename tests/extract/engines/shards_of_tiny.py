@@ -36,11 +36,10 @@ class Tiny:
         """What lies in the folder."""
         return {path.name for path in self.folder.iterdir()}
 
-    def made_locally(self, but: Sequence[int] = ()) -> set[str]:
-        """The files that the local engine makes of the shards; without those of these numbers."""
+    def made_locally(self) -> set[str]:
+        """The files that the local engine makes of the shards."""
         folder = self.folder.parent.with_name("locally") / "shards"
-        shards = [shard for number, shard in enumerate(self.shards) if number not in but]
-        list(local.run(shards, self.extractor, folder, self.spec, Silent()))
+        list(local.run(self.shards, self.extractor, folder, self.spec, Silent()))
         return {path.name for path in shards_in(folder)}
 
 

@@ -48,6 +48,12 @@ def one_session() -> Iterator[Any]:
         yield connected
 
 
+@pytest.fixture(scope="module")
+def names(tmp_path_factory) -> list[str]:
+    """The files that the local engine makes: the images are the same in every test."""
+    return sorted(tiny_job(tmp_path_factory.mktemp("locally")).made_locally())
+
+
 def run(job: Tiny, watcher: Silent | None = None) -> Iterator[Receipt]:
     return ray.run(job.shards, job.extractor, job.folder, job.spec, watcher or Silent())
 
@@ -84,21 +90,21 @@ def faulty(monkeypatch: pytest.MonkeyPatch, folder: Path, fault: Callable[[str, 
     monkeypatch.setattr(pool, "Actor", Faulty)
 
 
-def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session):
+def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session, names):
     job, watcher = tiny_job(tmp_path), Watcher()
     receipts = list(run(job, watcher))
-    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
     assert (watcher.rows, watcher.bad) == (4 * ROWS, 1)
     assert {path.name for path in job.folder.parent.iterdir()} == {"shards", "weights.safetensors", "golden.h5"}
     assert_free(one_session)
 
 
-def test_an_actor_that_is_killed_in_a_shard_loses_no_row_and_doubles_none(tmp_path, one_session, monkeypatch):
+def test_an_actor_that_is_killed_in_a_shard_loses_no_row_and_doubles_none(tmp_path, one_session, monkeypatch, names):
     faulty(monkeypatch, tmp_path, lambda name, first: kill() if name == "3.png" and first() else None)
-    job, watcher = tiny_job(tmp_path), Watcher()
+    job, watcher = tiny_job(tmp_path, actors=1), Watcher()
     receipts = list(run(job, watcher))
     assert (tmp_path / "flag").exists()
-    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
     assert watcher.rows == 4 * ROWS
     assert_free(one_session)
 
@@ -124,7 +130,7 @@ def test_a_shard_that_kills_every_time_is_told_and_the_others_are_kept(tmp_path,
     assert_free(one_session)
 
 
-def test_a_shard_that_hangs_is_given_to_another_actor_as_well(tmp_path, one_session, monkeypatch):
+def test_a_shard_that_hangs_is_given_to_another_actor_as_well(tmp_path, one_session, monkeypatch, names):
     def fault(_: str, first: Callable[[], bool]) -> None:
         if first():
             time.sleep(3600)
@@ -134,7 +140,7 @@ def test_a_shard_that_hangs_is_given_to_another_actor_as_well(tmp_path, one_sess
     monkeypatch.setattr(todo, "STRAGGLER_S", 0)
     job, watcher = tiny_job(tmp_path), Watcher()
     receipts = list(run(job, watcher))
-    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == sorted(job.made_locally())
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
     assert watcher.rows == 4 * ROWS
     assert_free(one_session)
 
