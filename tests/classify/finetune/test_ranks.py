@@ -67,7 +67,12 @@ def both(tmp_path_factory) -> list[dict[str, Any]]:
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
     command = [sys.executable, "-c", COMMAND]
     started = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
-    assert [process.wait() for process in started] == [0, 0]
+    try:
+        assert all(process.wait() == 0 for process in started)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
