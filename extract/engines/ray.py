@@ -206,7 +206,7 @@ def _order(shards: Shards, extractor: Extractor, folder: Path, spec: ExtractSpec
 
 
 def _brief(record: Record) -> Record:
-    """Leave out what computes nothing. A path is as its source names it: from the root, or a location of torchvision."""
+    """Leave out what computes nothing. A path is as sources name it: from the root, or a location of torchvision."""
     return Record(record.id, record.path, span=record.span)
 
 
