@@ -128,9 +128,11 @@ class Lane:
             marks = [clock.mark()]
             pixels, items = self._bringer.bring(batch)
             marks.append(clock.mark())
-            rows = {tap: values.cpu().numpy() for tap, values in self._run(pixels).items()}
+            # A list of paths may be all wrong, and the network would take as long for images that are not there.
+            any_good = any(item.failure is None for item in items)
+            rows = {tap: values.cpu().numpy() for tap, values in self._run(pixels).items()} if any_good else {}
             marks.append(clock.mark())
-        by_layer = self._by_layer(rows, len(batch))
+        by_layer = self._by_layer(rows, len(batch)) if any_good else self._no_rows(len(batch))
         items = _checked(by_layer, items, self._extractor.recipe.store)
         return by_layer, items, {"transfer": clock.seconds(*marks[:2]), "forward": clock.seconds(*marks[1:])}
 
@@ -139,6 +141,11 @@ class Lane:
         views = self._sight.views
         taken = {tap: values.reshape(n, views, *values.shape[1:]) for tap, values in rows.items()}
         return {view_of(tap, view): values[:, view].copy() for view in range(views) for tap, values in taken.items()}
+
+    def _no_rows(self, n: int) -> dict[str, np.ndarray]:
+        """Return the rows of a batch of failures: per layer (n, *shape), all of them NaN."""
+        shapes, store = self._extractor.shapes, self._extractor.recipe.store
+        return {layer: np.full((n, *shape), np.nan, store) for layer, shape in shapes.items()}
 
 
 def _checked(rows: dict[str, np.ndarray], items: Sequence[Loaded], store: str) -> list[Loaded]:

@@ -193,6 +193,25 @@ def test_failures_are_in_their_places_and_have_no_rows(decoder):
         assert np.isnan(flat[~good]).all()
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_network_does_not_run_for_a_batch_of_failures(decoder, views):
+    ran = []
+
+    class Noted(Sums):
+        def run(self, pixels: Tensor) -> dict[str, Tensor]:
+            ran.append(len(pixels))
+            return super().run(pixels)
+
+    listed, given = [*[Record("gone", "")] * 3, *numbered(1)], instant.extractor(views=views)
+    bad, good = computed(listed, given=given, runner=Noted())
+    assert ran == [views]
+    assert bad.good.tolist() == [False] * 3
+    assert bad.rows.keys() == good.rows.keys()
+    for layer, rows in bad.rows.items():
+        assert rows.shape == (3, *good.rows[layer].shape[1:])
+        assert (rows.dtype, np.isnan(rows).all()) == (good.rows[layer].dtype, True)
+
+
 def test_what_the_stored_type_cannot_hold_is_a_failure_of_all_layers(decoder):
     class Loud(Sums):
         def run(self, pixels: Tensor) -> dict[str, Tensor]:
