@@ -10,9 +10,10 @@ from click.testing import CliRunner
 import pipeline
 from classify.advise import trainer as trainers
 from classify.bundle import read_bundle
-from classify.finetune import story
+from classify.finetune import pace, story
 from classify.finetune.training import Training
 from classify.fit import fit
+from classify.linear import Probe, fit_probe
 from classify.spec import FitSpec
 from classify.tuning import TuneSpec
 from extract import loader
@@ -28,10 +29,18 @@ Auto = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def decoded_here() -> Iterator[None]:
-    """Decode without processes: a fit starts a dozen of them, which is most of its time here."""
+def little_around() -> Iterator[None]:
+    """Decode without processes, measure a pace in few steps, fit each probe once: else most of the time goes there."""
+    probes: dict[Any, Probe] = {}
+
+    def once(spec: FitSpec, *given: Any) -> Probe:
+        asked = spec.cache, spec.labels
+        return probes[asked] if asked in probes else probes.setdefault(asked, fit_probe(spec, *given))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "Decoder", InProcess)
+        patch.setattr(pace, "MORE", (3, 3))
+        patch.setattr("classify.advise.auto.fit_probe", once)
         yield
 
 
