@@ -16,10 +16,9 @@ import pytest
 
 from extract.engines import pool, ray
 from extract.engines import session as sessions
-from extract.engines.actor import Actor
 from extract.progress import Silent
 from extract.run import extract
-from tests.extract.engines.shards_of_tiny import ROWS, tiny_job
+from tests.extract.engines.shards_of_tiny import ROWS, Quick, tiny_job
 from tests.tiny import assert_same_rows, features_of, rows_in, rows_of, tiny_folder, tiny_spec
 
 itself = pytest.importorskip("ray")
@@ -69,7 +68,7 @@ def machine_of(node_id: str, cluster: Any) -> Any:
 def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path, cluster, monkeypatch):
     flag = tmp_path / "flag"
 
-    class Lost(Actor):
+    class Lost(Quick):
         """Waits in its first shard, on the first machine that comes to it, until that is lost."""
 
         def _until_stopped(self, records):

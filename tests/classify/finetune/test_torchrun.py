@@ -1,9 +1,9 @@
 """Two processes that `torchrun` starts; what they compute is tested elsewhere, with less ado."""
 
-import fcntl
 import json
-import subprocess
-import sys
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,19 +50,16 @@ def test_a_process_that_is_killed_costs_a_moment_and_changes_nothing(root, monke
     assert not list((root / "cache" / "photos").glob("*/training/*"))
 
 
-def test_they_end_with_who_started_them(tmp_path):
-    lock = tmp_path / "lock"
-    program = "import sys, pathlib; from classify.finetune import torchrun; print(1, flush=True); "
-    program += "torchrun._die_with(pathlib.Path(sys.argv[1]), -1)"
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        command = [sys.executable, "-c", program, str(lock)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(torchrun.__file__).parents[2])
-        with child:
-            assert child.stdout.readline() == b"1\n"
-            assert child.poll() is None
-            file.close()
-            assert child.wait() == 1
+def test_they_and_the_launcher_end_with_who_started_them(tmp_path, monkeypatch):
+    said: list[tuple[object, ...]] = []
+    monkeypatch.setattr(torchrun.os, "kill", lambda *told: said.append(told))
+    monkeypatch.setattr(torchrun.os, "_exit", lambda code: said.append((code,)))
+    with torchrun._locked(tmp_path / "lock"):
+        waits = threading.Thread(target=torchrun._die_with, args=[tmp_path / "lock", os.getppid()], daemon=True)
+        waits.start()
+        assert not said
+    waits.join()
+    assert said == [(os.getppid(), signal.SIGTERM), (1,)]
 
 
 def test_of_many_words_those_of_the_error_are_passed_on():

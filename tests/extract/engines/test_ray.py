@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ from click.testing import CliRunner
 
 import pipeline
 from extract.engines import pool, ray, todo
-from extract.engines.actor import Actor
 from extract.engines.session import session
-from extract.errors import BackboneError, EngineError, OptionError
+from extract.errors import EngineError, OptionError, StoreError
 from extract.progress import Silent
 from extract.shard import Receipt
 from extract.spec import EngineSpec
-from tests.extract.engines.shards_of_tiny import ROWS, Tiny, tiny_job
+from tests.extract.engines.shards_of_tiny import ROWS, Quick, Tiny, tiny_job
 from tests.tiny import rows_in, tiny_folder
 
 pytest.importorskip("ray")
@@ -80,7 +80,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, folder: Path, fault: Callable[[str, 
             return False
         return True
 
-    class Faulty(Actor):
+    class Faulty(Quick):
         def _until_stopped(self, records):
             for i, record in enumerate(super()._until_stopped(records)):
                 if i > 1:
@@ -116,6 +116,8 @@ def kill() -> None:
 def test_a_shard_that_kills_every_time_is_told_and_the_others_are_kept(tmp_path, one_session, monkeypatch, capfd):
     faulty(monkeypatch, tmp_path, lambda name, _: kill() if name == "cat/03.jpg" else None)
     monkeypatch.setattr("extract.job.SHARD_ROWS", ROWS)
+    # A third try is proven elsewhere, and costs a start.
+    monkeypatch.setattr("extract.commands.extract.EngineSpec", partial(EngineSpec, retries=2))
     data, cache = tiny_folder(tmp_path / "pets", per_class=ROWS), tmp_path / "cache"
     options = ["-m", "builtin", "--weights", "none", "--device", "cpu", "--engine", "ray", "--actors", "1", "--json"]
     said = CliRunner().invoke(pipeline.main, ["extract", str(data), "--cache", str(cache), *options])
@@ -149,7 +151,7 @@ def test_ctrl_c_has_actors_write_what_is_done(tmp_path, one_session, monkeypatch
     """The first shard waits in the middle for the end; another one is done, and then it comes."""
     stopped = tmp_path / "stopped"
 
-    class Waits(Actor):
+    class Waits(Quick):
         def _until_stopped(self, records):
             for i, record in enumerate(records):
                 if record.id == "4.png":
@@ -168,19 +170,18 @@ def test_ctrl_c_has_actors_write_what_is_done(tmp_path, one_session, monkeypatch
     assert_free(one_session)
 
 
-def test_what_ends_every_engine_ends_this_one_at_once(tmp_path, one_session):
+def test_what_ends_every_engine_ends_this_one_at_once_and_leaves_no_actor(tmp_path, one_session, monkeypatch):
+    def full(name: str, _: Callable[[], bool]) -> None:
+        if name == f"{ROWS + 3}.png":
+            raise StoreError("no room", where="there", remedy="Make some")
+
+    faulty(monkeypatch, tmp_path, full)
     job = tiny_job(tmp_path, actors=1)
-    job.weights.unlink()
-    with pytest.raises(BackboneError, match="no such weights file"):
-        list(run(job))
-    assert job.made() == set()
-    assert_free(one_session)
-
-
-def test_an_engine_that_is_left_leaves_no_actor(tmp_path, one_session):
-    receipts = run(tiny_job(tmp_path, actors=1))
-    next(receipts)
-    receipts.close()
+    receipts = run(job)
+    kept = next(receipts).name
+    with pytest.raises(StoreError, match=r"^there: no room\. Make some$"):
+        list(receipts)
+    assert job.made() == {kept}
     assert_free(one_session)
 
 
