@@ -74,6 +74,9 @@ class Pool:
 
     def heard(self, timeout_s: float) -> Iterator[tuple[Worker, Said | str]]:
         """Yield what actors said, or why they did not; within so many seconds there may be nothing."""
+        if not self._due:
+            time.sleep(timeout_s)  # Ray waits for nothing, but not for nobody
+            return
         if not self._ray.wait(list(self._due), timeout=timeout_s)[0]:
             return
         for ref in self._ray.wait(list(self._due), num_returns=len(self._due), timeout=0)[0]:

@@ -70,7 +70,7 @@ class Driver:
         self._todo = Todo(len(shards), spec.engine.retries)
         self._notes: set[str] = set()
         self._heard = time.monotonic()
-        self._bad_starts, self._bad_since = 0, 0.0
+        self._bad_starts, self._bad_since, self._fill_at = 0, 0.0, 0.0
 
     def receipts(self) -> Iterator[Receipt]:
         """Yield receipts until all is done; at Ctrl-C those of what is done, and KeyboardInterrupt follows."""
@@ -87,7 +87,8 @@ class Driver:
             raise self._failed()
 
     def _step(self) -> Iterator[Receipt]:
-        self._pool.fill(self._todo.left)
+        if time.monotonic() >= self._fill_at:
+            self._pool.fill(self._todo.left)
         while self._pool.free and (number := self._todo.take()) is not None:
             self._pool.give(number, [_brief(record) for record in self._shards[number]])
         for worker, said in self._pool.heard(TICK_S):
@@ -139,7 +140,7 @@ class Driver:
         if self._bad_starts >= STARTS and time.monotonic() - self._bad_since >= LOSS_S:
             remedy = "Check that this package and the cache are on every machine"
             raise EngineError(f"no actor can be started ({reason})", where=self._engine.address or "", remedy=remedy)
-        time.sleep(PAUSE_S)
+        self._fill_at = time.monotonic() + PAUSE_S
 
     def _wait(self) -> None:
         """Wait for a first actor, or for one after all were lost, but not for ever."""
