@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,40 @@ def machine_of(node_id: str, cluster: Any) -> Any:
     return machine
 
 
-def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path, cluster, monkeypatch):
-    flag = tmp_path / "flag"
+def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path):
+    """In a process of its own: in one that had a session of Ray before, actors of the next are not replaced."""
+    alone = ["-n", "0", "-q", "-o", "python_functions=alone_*", "--basetemp", str(tmp_path / "alone"), __file__]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *alone], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
+    flag, ours, connect = tmp_path / "flag", tmp_path / "ours", sessions._connect
+
+    def connected(*given: Any) -> None:
+        connect(*given)
+        ours.write_text(itself.get_runtime_context().get_node_id())
 
     class Lost(Quick):
-        """Waits in its first shard, on the first machine that comes to it, until that is lost."""
+        """Waits in its first shard until its machine is lost, on the first that comes to one.
+
+        That is not the machine which Ray chose for the driver, with which all would be lost: there it waits for that.
+        """
 
         def _until_stopped(self, records):
-            for record in super()._until_stopped(records):
-                if record.id == "4.png" and not flag.exists():
-                    flag.with_name("written").write_text(itself.get_runtime_context().get_node_id())
-                    flag.with_name("written").rename(flag)
-                    time.sleep(3600)
-                yield record
+            machine = itself.get_runtime_context().get_node_id()
+            while machine == ours.read_text() and not flag.exists():
+                time.sleep(0.05)
+            (tmp_path / machine).write_text(machine)
+            rest = super()._until_stopped(records)
+            yield next(rest)
+            with suppress(FileExistsError):
+                flag.hardlink_to(tmp_path / machine)
+                time.sleep(3600)
+            yield from rest
 
     class Loses(Silent):
         """Loses that machine once another shard is done."""
@@ -89,6 +110,7 @@ def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path, cluster,
             if self.rows == steps:
                 cluster.remove_node(machine_of(flag.read_text(), cluster), allow_graceful=False)
 
+    monkeypatch.setattr(sessions, "_connect", connected)
     monkeypatch.setattr(pool, "Actor", Lost)
     job, watcher = tiny_job(tmp_path, address=cluster.address), Loses()
     receipts = list(ray.run(job.shards, job.extractor, job.folder, job.spec, watcher))

@@ -61,9 +61,10 @@ def test_a_private_session_is_heard_here_alone_and_leaves_nothing(monkeypatch, c
     monkeypatch.setattr(sessions, "_connect", lambda *given: folders.append(given[2]) or real(*given))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # of no account: nobody asked for that cluster
     before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    others = set(children(os.getpid()))  # of what ran before in this process
     monkeypatch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", True)
     with session(PRIVATE) as connected:
-        pids = set(children(os.getpid()))
+        pids = set(children(os.getpid())) - others
         addresses = heard_at({os.getpid(), *pids})
         assert connected.cluster_resources()["CPU"] >= 1
         assert signal.getsignal(signal.SIGTERM) is before
