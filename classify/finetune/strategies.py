@@ -7,6 +7,7 @@ from extract.backbones import open_skeleton
 from extract.errors import TapError
 from extract.spec import PENULTIMATE, Recipe
 from extract.taps import open_trunk
+from extract.taps.trunk import stage_ends
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def last_stage_but_one(recipe: Recipe, tap: str) -> str:
 def stages_below(recipe: Recipe, tap: str) -> list[str]:
     """Name the ends of the stages that have parameters between themselves and a tap, from shallow to deep."""
     trunk, side = open_trunk(open_skeleton(recipe.model)), recipe.preprocessing.crop_size
-    profile = {node.name: node for node in trunk.profile(side)}
+    nodes = trunk.profile(side)
+    profile = {node.name: node for node in nodes}
     [end] = [node for known, node in zip(recipe.taps, recipe.nodes, strict=True) if known.name == tap]
-    return [name for name in trunk.stages(side) if profile[trunk.resolve(name)].parameters < profile[end].parameters]
+    return [
+        name
+        for name in stage_ends(trunk.blocks(nodes, side))
+        if profile[trunk.resolve(name)].parameters < profile[end].parameters
+    ]
