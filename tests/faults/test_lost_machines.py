@@ -75,12 +75,9 @@ def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path):
     assert "1 passed" in done.stdout
 
 
-def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
-    flag, ours, connect = tmp_path / "flag", tmp_path / "ours", sessions._connect
-
-    def connected(*given: Any) -> None:
-        connect(*given)
-        ours.write_text(itself.get_runtime_context().get_node_id())
+def lost_actor(folder: Path) -> type[Quick]:
+    """Return an actor whose machine is to be lost: `ours` names the driver's, and `flag` that one, once it is there."""
+    flag, ours = folder / "flag", folder / "ours"
 
     class Lost(Quick):
         """Waits in its first shard until its machine is lost, on the first that comes to one.
@@ -92,13 +89,23 @@ def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
             machine = itself.get_runtime_context().get_node_id()
             while machine == ours.read_text() and not flag.exists():
                 time.sleep(0.05)
-            (tmp_path / machine).write_text(machine)
+            (folder / machine).write_text(machine)
             rest = super()._until_stopped(records)
             yield next(rest)
             with suppress(FileExistsError):
-                flag.hardlink_to(tmp_path / machine)
+                flag.hardlink_to(folder / machine)
                 time.sleep(3600)
             yield from rest
+
+    return Lost
+
+
+def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
+    flag, ours, connect = tmp_path / "flag", tmp_path / "ours", sessions._connect
+
+    def connected(*given: Any) -> None:
+        connect(*given)
+        ours.write_text(itself.get_runtime_context().get_node_id())
 
     class Loses(Silent):
         """Loses that machine once another shard is done."""
@@ -111,7 +118,7 @@ def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
                 cluster.remove_node(machine_of(flag.read_text(), cluster), allow_graceful=False)
 
     monkeypatch.setattr(sessions, "_connect", connected)
-    monkeypatch.setattr(pool, "Actor", Lost)
+    monkeypatch.setattr(pool, "Actor", lost_actor(tmp_path))
     job, watcher = tiny_job(tmp_path, address=cluster.address), Loses()
     receipts = list(ray.run(job.shards, job.extractor, job.folder, job.spec, watcher))
     assert len(cluster.worker_nodes) == 1

@@ -13,37 +13,24 @@ import pipeline
 from classify.advise.ladder import LEFT, PREVENTED
 from classify.advise.story import AdviseSpec, advise
 from classify.advise.survey import NOT_USELESS, images_of, look
-from classify.finetune import pace
 from classify.inputs import open_for_fit, read_inputs
-from classify.linear import Probe, fit_probe
 from classify.spec import FitSpec
 from classify.tuning import LINEAR, STRATEGIES, TuneSpec
-from extract import loader
 from extract.errors import BackboneError, FitError, StoreError, TapError
 from extract.progress import Silent
 from extract.spec import BackboneSpec
 from extract.store import open_features
 from extract.store.folders import TRAININGS
+from tests.classify.advise.little_around import little_around
 from tests.classify.finetune.tiny_story import CLASSES, PER_CLASS, extract_photos, mislabelled
-from tests.faults.storage import InProcess
 
 AMPLE_S = 1e7
 N_TRAIN = PER_CLASS["train"] * len(CLASSES)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_around() -> Iterator[None]:
-    """Decode without processes, measure a pace in few steps, fit each probe once: else most of the time goes there."""
-    probes: dict[Any, Probe] = {}
-
-    def once(spec: FitSpec, *given: Any) -> Probe:
-        asked = spec.cache, spec.labels
-        return probes[asked] if asked in probes else probes.setdefault(asked, fit_probe(spec, *given))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "Decoder", InProcess)
-        patch.setattr(pace, "MORE", (3, 3))
-        patch.setattr("classify.advise.story.fit_probe", once)
+def quick() -> Iterator[None]:
+    with little_around("classify.advise.story"):
         yield
 
 

@@ -10,18 +10,16 @@ from click.testing import CliRunner
 import pipeline
 from classify.advise import trainer as trainers
 from classify.bundle import read_bundle
-from classify.finetune import pace, story
+from classify.finetune import story
 from classify.finetune.training import Training
 from classify.fit import fit
-from classify.linear import Probe, fit_probe
 from classify.spec import FitSpec
 from classify.tuning import TuneSpec
-from extract import loader
 from extract.errors import TrainingError
 from extract.store import open_features
 from extract.store.folders import TRAININGS
+from tests.classify.advise.little_around import little_around
 from tests.classify.finetune.tiny_story import QUICK, mislabelled
-from tests.faults.storage import InProcess
 
 AMPLE_S = 1e7
 KNOWN = {"cv": 3, "jobs": 1, "duplicates": "off", "device": "cpu"}
@@ -29,18 +27,8 @@ Auto = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_around() -> Iterator[None]:
-    """Decode without processes, measure a pace in few steps, fit each probe once: else most of the time goes there."""
-    probes: dict[Any, Probe] = {}
-
-    def once(spec: FitSpec, *given: Any) -> Probe:
-        asked = spec.cache, spec.labels
-        return probes[asked] if asked in probes else probes.setdefault(asked, fit_probe(spec, *given))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "Decoder", InProcess)
-        patch.setattr(pace, "MORE", (3, 3))
-        patch.setattr("classify.advise.auto.fit_probe", once)
+def quick() -> Iterator[None]:
+    with little_around("classify.advise.auto"):
         yield
 
 

@@ -61,12 +61,17 @@ def test_what_all_take_long_over_is_not_strange(clock):
     assert job.take() == 1
 
 
-def test_of_two_that_have_the_same_one_may_fail(clock):
+def with_two_at_one(clock) -> Todo:
     job = Todo(2, tries=2)
     job.take(), job.take()
     job.done(1)
     clock[0] = 31.0
     assert job.take() == 0
+    return job
+
+
+def test_of_two_that_have_the_same_one_may_fail(clock):
+    job = with_two_at_one(clock)
     job.fail(0, "the first")
     assert job.left == 1
     assert job.take() == 0, "the one that is left takes long, too"
@@ -75,11 +80,7 @@ def test_of_two_that_have_the_same_one_may_fail(clock):
 
 
 def test_of_two_that_have_the_same_both_may_fail(clock):
-    job = Todo(2, tries=2)
-    job.take(), job.take()
-    job.done(1)
-    clock[0] = 31.0
-    assert job.take() == 0
+    job = with_two_at_one(clock)
     job.fail(0, "the first")
     job.fail(0, "the second")
     assert (job.left, job.failed) == (0, [(0, "the second")])
