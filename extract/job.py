@@ -139,10 +139,14 @@ def run_plan(job: Job, plan: Plan, written: Callable[[str], None] = lambda _: No
     stopped = True
     engine = engine_of(job.spec)(plan.shards, job.extractor, job.folder / SHARDS, job.spec, job.progress)
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(engine):
-        for receipt in engine:
-            receipts.append(receipt)
-            written(receipt.name)
-        stopped = False
+        try:
+            for receipt in engine:
+                receipts.append(receipt)
+                written(receipt.name)
+            stopped = False
+        except KeyboardInterrupt as stop:  # at work here, it is news to the engine; from the engine, it has ended
+            receipts.append(engine.throw(stop))
+            receipts.extend(engine)
     if stopped:
         kept = plan.reused + sum(receipt.rows for receipt in receipts)
         raise Interrupted(

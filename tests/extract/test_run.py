@@ -991,26 +991,33 @@ def test_a_very_long_name_of_a_folder_makes_a_name_that_is_one(spec, data, tmp_p
     assert open_features(done["features"], spec.cache).name == done["features"]
 
 
-def test_ctrl_c_at_whatever_point_leaves_no_engine_at_work(monkeypatch):
+def test_ctrl_c_at_whatever_point_ends_the_engine_and_counts_what_it_has_written(monkeypatch):
     asked = SimpleNamespace(spec=None, extractor=None, folder=Path("x"), progress=Silent())
-    plan = SimpleNamespace(shards=[], computed=2, reused=1)
-    heard, held = [], []
+    plan = SimpleNamespace(shards=[], computed=3, reused=1)
+    heard, written, told = [], [], set()
 
     def engine(*_: object) -> Iterator[SimpleNamespace]:
         heard.append("begun")
         try:
-            yield SimpleNamespace(rows=1, name="x")
-            yield SimpleNamespace(rows=1, name="x")
+            for name in "ab":
+                written.append(name)
+                yield SimpleNamespace(rows=1, name=name)
+        except KeyboardInterrupt:
+            written.append("at work")
+            yield SimpleNamespace(rows=1, name="at work")
+            raise
         finally:
             heard.append("ended")
 
     monkeypatch.setattr(job, "engine_of", lambda _: engine)
     for nth in itertools.count(1):
         heard.clear()
+        written.clear()
         try:
             if not interrupted(lambda: story.run_plan(asked, plan), ("extract/job.py",), nth):
                 break
         except Interrupted as error:
-            held.append(error)  # and with it what was at work
+            assert error.what == f"interrupted: {1 + len(written)} of 4 rows are kept"
+            told.add(tuple(written))
         assert heard in ([], ["begun", "ended"])
-    assert {error.what for error in held} == {f"interrupted: {kept} of 3 rows are kept" for kept in (2, 3)}
+    assert told == {("a", "at work"), ("a", "b", "at work")}
