@@ -33,9 +33,10 @@ from extract.decoding.batched import decode_batch
 from extract.decoding.jpeg import eligible
 from extract.forward import Extractor, build_extractor
 from extract.images import RESAMPLING
+from extract.recipe import Preprocessing
 from extract.resample import render, render_on
 from extract.runners import prepare
-from extract.spec import BackboneSpec, ExtractSpec, Preprocessing, available_cores
+from extract.spec import BackboneSpec, ExtractSpec, available_cores
 from extract.store.index import versions
 from extract.views import Look, looks
 

@@ -24,7 +24,8 @@ from extract.forward import Extractor, rebuild_extractor
 from extract.lanes import Done, Stream
 from extract.loader import Loaded
 from extract.progress import Progress
-from extract.spec import ExtractSpec, Record, available_cores
+from extract.record import Record
+from extract.spec import ExtractSpec, available_cores
 from extract.store.index import NOTHING, versions
 
 IMPOSSIBLE = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)

@@ -8,7 +8,7 @@ import numpy as np
 
 from classify.deployed import Answers, Bundle
 from extract.batches import Loaded
-from extract.spec import Record, Status
+from extract.record import Record, Status
 
 CSV_FIELDS = ("id", "label", "probability", "abstained", "labels", "set", "novelty", "known", "top", "status", "reason")
 """The columns of a table of answers; `labels` is empty where an image has one label."""

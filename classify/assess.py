@@ -14,7 +14,7 @@ from classify.multilabel.data import Part
 from classify.multilabel.labels import classes_of, matrix_of
 from classify.multilabel.metrics import evaluate_multi
 from extract.errors import FitError
-from extract.spec import Record
+from extract.record import Record
 
 
 def assess(

@@ -21,7 +21,7 @@ from classify.manifest import AGAIN, EXAMPLES, FILES, HEAD, MODEL, OPEN_SET, REC
 from classify.parity import check_parity, differs, spread, untied
 from classify.scoring import ROWWISE, Arrays, prepared_width
 from extract.errors import BundleError
-from extract.spec import Recipe
+from extract.recipe import Recipe
 from extract.store.folders import GOLDEN
 from extract.store.golden import read_golden
 from extract.store.index import versions

@@ -7,7 +7,7 @@ import numpy as np
 
 from classify.scoring import OPTIONAL_SHAPES, ROWWISE, SHAPES, Arrays
 from classify.thresholds import MAX_ROWS, RULES, Abstain, Conformal, OpenSet
-from extract.spec import Recipe
+from extract.recipe import Recipe
 
 TASKS = ("single", "multi")
 MULTI_KINDS = ("linear",)

@@ -10,7 +10,7 @@ from classify.evaluate import group_codes
 from classify.folds import Part, hold_out_groups, hold_out_rows
 from classify.labels import look_joint, read_groups, read_labels, stored_labels
 from extract.errors import FitError
-from extract.spec import Status
+from extract.record import Status
 
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet

@@ -12,7 +12,7 @@ from classify.manifest import WEIGHTS
 from classify.scoring import ROWWISE, SCORERS, SHAPES, Arrays, join, model_scores, prepare, sigmoid, softmax
 from classify.thresholds import Abstain, Conformal, OpenSet
 from extract.errors import BundleError
-from extract.spec import Recipe
+from extract.recipe import Recipe
 
 SHARES = {"single": softmax, "multi": sigmoid}
 """By task, scores (n, C) -> probabilities: of one label an image, or of each class by itself."""

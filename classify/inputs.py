@@ -20,7 +20,8 @@ from classify.spec import AUTO, FitSpec
 from classify.trials import Task
 from extract.errors import FitError, unknown
 from extract.progress import Progress
-from extract.spec import STAGES, Status
+from extract.record import Status
+from extract.spec import STAGES
 from extract.store import FeatureSet, open_features
 from extract.store.folders import FITS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extract.errors import SourceError
+from extract.record import Record
 from extract.sources import list_images
-from extract.spec import Record
 
 STDIN = "-"
 PIECE = 1 << 16

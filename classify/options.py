@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from classify.tuning import AUGMENTS, AUTO, BN_MODES, COMPILERS, OPTIMIZERS, PRECISIONS, RECIPES, TuneSpec
-from extract.spec import ENGINES, MAX_VIEWS, available_cores
+from extract.recipe import MAX_VIEWS
+from extract.spec import ENGINES, available_cores
 
 PREFIX = "tune_"
 """Of the names under which click hands the options over; `views` and `precision` mean other things elsewhere."""

@@ -17,8 +17,8 @@ from classify.resume import Part
 from extract.errors import BundleError, FitError, OptionError
 from extract.forward import Extractor
 from extract.progress import Progress
+from extract.record import Record
 from extract.sources import open_source
-from extract.spec import Record
 
 __all__ = [
     "CSV_FIELDS",

@@ -16,7 +16,7 @@ from classify.answers import fields_of
 from classify.folders import name_for_good
 from classify.outputs import LINES
 from extract.errors import OptionError, StoreError
-from extract.spec import Record
+from extract.record import Record
 from extract.store.lock import held
 
 PART, SAID, LOCK = ".part", ".part.json", ".part.lock"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.spec import Status
+from extract.record import Status
 from extract.store import FeatureSet
 from extract.store.folders import list_folders
 

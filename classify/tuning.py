@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.errors import OptionError, unknown
-from extract.spec import MAX_VIEWS
+from extract.recipe import MAX_VIEWS
 
 AUTO = "auto"
 LINEAR = "linear"

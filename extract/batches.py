@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from extract.channel import Channel, Crew
-from extract.spec import Failure, Record
+from extract.record import Failure, Record
 
 T = TypeVar("T")
 

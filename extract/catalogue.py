@@ -16,7 +16,8 @@ from extract.devices import computes_bf16, pick_device
 from extract.errors import DecoderError
 from extract.images import FORMATS
 from extract.pooling import POOL_NAMES
-from extract.spec import PENULTIMATE, BackboneSpec, available_cores
+from extract.recipe import PENULTIMATE
+from extract.spec import BackboneSpec, available_cores
 from extract.store.files import free_bytes
 from extract.store.index import versions
 from extract.taps import Node, Trunk, open_trunk, stage_ends

@@ -9,7 +9,7 @@ import numpy as np
 
 from extract.errors import StoreError
 from extract.plan import check_same_data, check_still_there, opened, stored_shards
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 from extract.store import files
 from extract.store.folders import SetFolder, choose_folders
 from extract.store.index import NO_SHARD, Entry, Table, write_index

@@ -10,8 +10,8 @@ from itertools import islice
 
 from extract.images import MAX_BYTES
 from extract.progress import Progress
+from extract.record import Failure, Record
 from extract.sources import read_bytes
-from extract.spec import Failure, Record
 from extract.store.known import Known, Signature, settled, signature_of
 
 

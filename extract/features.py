@@ -19,9 +19,11 @@ from extract.given import Given, as_given, contents_of, name_of, record_of
 from extract.job import Job, check_room, prepare_folder
 from extract.plan import make_plan, opened, stored_contents, stored_shards
 from extract.progress import Silent
+from extract.recipe import PENULTIMATE, Tap
+from extract.record import Failure, Record, Status
 from extract.run import compute, extract
 from extract.sources import Source
-from extract.spec import PENULTIMATE, BackboneSpec, ExtractSpec, Failure, Record, Status, Tap
+from extract.spec import BackboneSpec, ExtractSpec
 from extract.store import FeatureSet, files
 from extract.store.index import Entry
 from extract.store.lock import held, lock_of

@@ -20,17 +20,10 @@ from extract.devices import check_tf32, computes_bf16, device_names, full_fp32, 
 from extract.errors import BackboneError, OptionError, TapError, first_line, unknown
 from extract.images import DECODERS
 from extract.pooling import make_pool
+from extract.recipe import PENULTIMATE, Preprocessing, Recipe, Tap
+from extract.record import Failure, Status
 from extract.resample import ON_A_DEVICE
-from extract.spec import (
-    PENULTIMATE,
-    STAGES,
-    ExtractSpec,
-    Failure,
-    Preprocessing,
-    Recipe,
-    Status,
-    Tap,
-)
+from extract.spec import STAGES, ExtractSpec
 from extract.store.index import by_layer, versions
 from extract.taps import Cut, Trunk, open_trunk
 from extract.views import drawn_from

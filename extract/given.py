@@ -17,7 +17,7 @@ from PIL import Image
 from extract.contents import content_digest
 from extract.errors import ImageError
 from extract.images import upright_rgb
-from extract.spec import Failure, Record, Status
+from extract.record import Failure, Record, Status
 
 Given = str | os.PathLike[str] | Image.Image | np.ndarray
 """A file, an image of Pillow's, or pixels (H, W, 3) uint8, RGB."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 
 try:
     import simplejpeg

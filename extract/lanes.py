@@ -20,8 +20,10 @@ from extract.channel import Channel, Crew
 from extract.forward import Extractor, not_finite
 from extract.loader import Loader, Sight
 from extract.pixels import Bringer, enough_memory
+from extract.recipe import view_of
+from extract.record import Record
 from extract.runners import Runner
-from extract.spec import Record, available_cores, view_of
+from extract.spec import available_cores
 from extract.trace import Trace
 
 GPU_LANES = 2

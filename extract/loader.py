@@ -18,8 +18,9 @@ from extract.batches import Batch, Buffer, Feed, Loaded, Raw
 from extract.channel import Channel, Crew, Ended
 from extract.decoding import Decoded, Decoder, allow_decoders
 from extract.images import DECODERS
+from extract.recipe import Preprocessing, Recipe
+from extract.record import Failure, Record
 from extract.resample import ON_A_DEVICE, render
-from extract.spec import Failure, Preprocessing, Recipe, Record
 from extract.trace import Trace
 from extract.views import Augment, Look, looks, training_look
 

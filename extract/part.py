@@ -10,8 +10,8 @@ from typing import Any
 
 from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_plan
 from extract.plan import Plan, stored_shards
+from extract.record import Failure
 from extract.shard import Receipt
-from extract.spec import Failure
 from extract.store import files
 from extract.store.listing import slice_of, write_listing, write_part
 from extract.store.lock import held, lock_of

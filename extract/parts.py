@@ -14,7 +14,8 @@ from extract.backbones import digest, fit_state, open_backbone, open_skeleton
 from extract.backbones.weights import State
 from extract.errors import TapError, unknown
 from extract.pooling import Pool, make_pool
-from extract.spec import MAP_POOL, BackboneSpec, Preprocessing, Recipe, Tap
+from extract.recipe import MAP_POOL, Preprocessing, Recipe, Tap
+from extract.spec import BackboneSpec
 from extract.taps import Cut, Trunk, open_trunk
 
 TRUNK, TAIL = "trunk", "tail"

@@ -18,9 +18,10 @@ from extract.decoding.batched import decode_batch
 from extract.errors import OptionError, RunnerError
 from extract.images import DECODERS
 from extract.loader import Loader, Sight
+from extract.recipe import Recipe
+from extract.record import Failure, Record
 from extract.resample import render_on
 from extract.runners.chunks import out_of_memory
-from extract.spec import Failure, Recipe, Record
 
 
 @contextmanager

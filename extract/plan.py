@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import StoreError, UnreadableError
-from extract.spec import Failure, Recipe, Record, Status
+from extract.recipe import Recipe
+from extract.record import Failure, Record, Status
 from extract.store import FeatureSet
 from extract.store.folders import list_folders
 from extract.store.index import Entry, locate

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from extract.errors import TapError, unknown
-from extract.spec import MAP_POOL
+from extract.recipe import MAP_POOL
 
 Pool = Callable[[Tensor], Tensor]
 

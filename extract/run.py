@@ -15,9 +15,10 @@ from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_
 from extract.part import compute_part, part_of
 from extract.plan import Plan, check_still_there, explain_miss, opened, stored_shards
 from extract.progress import Progress, Silent
+from extract.record import Failure, Status
 from extract.shard import Receipt
 from extract.sources import Source, open_source
-from extract.spec import ExtractSpec, Failure, Status
+from extract.spec import ExtractSpec
 from extract.store import files
 from extract.store.index import Table
 from extract.store.lock import held, lock_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from extract.channel import Channel, Crew
 from extract.lanes import STAGES, Done, Stream
-from extract.spec import Record
+from extract.record import Record
 from extract.store.shards import Rows, write_shard
 
 SHARD_S = 60.0

@@ -13,7 +13,8 @@ from extract.errors import BackboneError
 from extract.features import check_errors, judge, rows_of, spec_of
 from extract.forward import build_extractor
 from extract.given import as_given, name_of
-from extract.spec import PENULTIMATE, ExtractSpec
+from extract.recipe import PENULTIMATE
+from extract.spec import ExtractSpec
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):

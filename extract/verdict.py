@@ -7,8 +7,9 @@ import torch
 
 from extract import images
 from extract.devices import computes_bf16, device_names
+from extract.recipe import Recipe
 from extract.shard import Receipt, Stages
-from extract.spec import ExtractSpec, Recipe, available_cores
+from extract.spec import ExtractSpec, available_cores
 
 
 def judge(receipts: Sequence[Receipt], spec: ExtractSpec, recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from extract.images import MAX_PIXELS
-from extract.spec import Failure, Preprocessing, Status
+from extract.recipe import Preprocessing
+from extract.record import Failure, Status
 
 SCALE = (0.25, 1.0)
 """Share of the image's area in a random crop. The 0.08 that training takes would often show no object: a network that

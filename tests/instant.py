@@ -12,7 +12,8 @@ from torch import Tensor
 from extract.decoding import Decoded
 from extract.forward import Extractor
 from extract.images import DECODERS
-from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap, view_of
+from extract.recipe import Preprocessing, Recipe, Tap, view_of
+from extract.record import Failure, Record, Status
 from tests.tiny import picture
 
 PRESET = Preprocessing(34, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from extract.spec import BackboneSpec, ExtractSpec, Recipe
+from extract.recipe import Recipe
+from extract.spec import BackboneSpec, ExtractSpec
 from extract.store import FeatureSet
 from extract.store.shards import read_shard
 

@@ -21,8 +21,9 @@ from extract.engines.pool import Pool
 from extract.engines.ray import Driver
 from extract.engines.worker import Order
 from extract.progress import Silent
+from extract.record import Record
 from extract.shard import Receipt, Stages
-from extract.spec import EngineSpec, ExtractSpec, Record
+from extract.spec import EngineSpec, ExtractSpec
 
 ACTORS = 1_000
 SIZES = 10_000, 100_000, 1_000_000

@@ -19,9 +19,10 @@ from benchmarks.extract.rivals.common import HEADS, photos
 from extract.decoding.batched import decode_batch
 from extract.forward import Extractor, build_extractor
 from extract.lanes import lanes_on
+from extract.record import Failure
 from extract.resample import render_on
 from extract.runners import prepare
-from extract.spec import BackboneSpec, ExtractSpec, Failure
+from extract.spec import BackboneSpec, ExtractSpec
 from extract.views import looks
 
 WINDOW_S, WARM_UPS = 3.0, 3

@@ -23,7 +23,8 @@ from benchmarks.faults.harness import (
 )
 from extract import contents, run
 from extract.plan import make_plan, stored_contents, stored_shards
-from extract.spec import Record, Tap
+from extract.recipe import Tap
+from extract.record import Record
 from extract.store import FeatureSet
 from extract.store.index import Entry, write_index
 from extract.store.shards import Rows, Shard, read_shard, write_shard

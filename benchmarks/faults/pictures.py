@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.faults.harness import Numbers, most_megabytes, mutated, rows_at, settled, small_spec, warm
 from extract import job, run
 from extract.decoding import pool
-from extract.spec import Status
+from extract.record import Status
 from extract.store import FeatureSet
 from tests import hostile
 from tests.attacks.test_hostile_images import BOMBS

@@ -17,7 +17,7 @@ from extract import forward, golden, run
 from extract.engines import local
 from extract.errors import DriftError
 from extract.forward import Extractor, build_extractor
-from extract.spec import Preprocessing, Recipe, Tap
+from extract.recipe import Preprocessing, Recipe, Tap
 from tests.extract import test_golden
 from tests.extract.test_spec import CHANGED, CHANGED_PRESET, PRESET, RECIPE
 from tests.faults.storage import Fault, forked, kills

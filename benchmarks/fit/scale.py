@@ -29,7 +29,8 @@ from classify.probe.moments import scalers
 from classify.probe.ridge import fit_ridge, fold_path, targets
 from classify.probe.rows import Rows, stored_rows
 from classify.probe.softmax import fit_softmax
-from extract.spec import Preprocessing, Recipe, Record, Tap, weights_digest
+from extract.recipe import Preprocessing, Recipe, Tap, weights_digest
+from extract.record import Record
 from extract.store.index import Entry, write_index
 from extract.store.reader import INDEX, SHARDS, FeatureSet
 from extract.store.shards import Rows as ShardRows

@@ -30,8 +30,9 @@ from extract.engines import probe
 from extract.errors import OptionError
 from extract.forward import build_extractor
 from extract.progress import Watch
+from extract.recipe import PENULTIMATE, Recipe
 from extract.run import dry_run, extract
-from extract.spec import PENULTIMATE, STAGES, BackboneSpec, ExtractSpec, Recipe
+from extract.spec import STAGES, BackboneSpec, ExtractSpec
 from extract.store.folders import FITS
 from extract.store.reader import FeatureSet
 from extract.taps import open_trunk

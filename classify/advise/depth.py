@@ -25,8 +25,9 @@ from classify.trials import Candidate, Task
 from extract.backbones import open_skeleton
 from extract.errors import FitError
 from extract.progress import Watch
+from extract.recipe import DEFAULT_POOL, Recipe, Tap
 from extract.run import dry_run, extract
-from extract.spec import DEFAULT_POOL, ExtractSpec, Recipe, Tap
+from extract.spec import ExtractSpec
 from extract.store.folders import FITS
 from extract.store.reader import FeatureSet
 from extract.taps import open_trunk

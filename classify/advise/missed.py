@@ -15,7 +15,8 @@ from classify.spec import AUTO, FitSpec
 from classify.statistics import drawn
 from classify.trials import Task
 from extract.backbones import open_backbone, open_skeleton
-from extract.spec import BackboneSpec, ExtractSpec, Preprocessing, Recipe, Tap
+from extract.recipe import Preprocessing, Recipe, Tap
+from extract.spec import BackboneSpec, ExtractSpec
 from extract.store.reader import FeatureSet
 from extract.taps import open_trunk
 

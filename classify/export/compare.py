@@ -17,7 +17,7 @@ from extract.images import DECODERS
 from extract.loader import Loaded
 from extract.pixels import PixelStream
 from extract.progress import Progress
-from extract.spec import Record
+from extract.record import Record
 
 TOLERANCE = 1e-4
 """What probabilities may differ by."""

@@ -10,8 +10,9 @@ from PIL import Image
 from classify.predict import unseen
 from extract import golden
 from extract.errors import OptionError
+from extract.recipe import Preprocessing
+from extract.record import Record
 from extract.sources import Held, open_source
-from extract.spec import Preprocessing, Record
 
 NOISE = 8
 """Images of noise beside the golden ones, where nobody gave any: they reach what photos do not."""

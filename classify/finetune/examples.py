@@ -21,7 +21,8 @@ from extract.channel import Channel, Crew
 from extract.errors import FitError
 from extract.loader import Drawn
 from extract.pixels import Pixels, PixelStream
-from extract.spec import Record, view_of
+from extract.recipe import view_of
+from extract.record import Record
 
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet

@@ -7,7 +7,7 @@ from torch import Tensor
 from classify.finetune.network import Network
 from classify.scoring import ABSENT, ROWWISE, Arrays, unchanged
 from extract.errors import FitError, unknown
-from extract.spec import Recipe
+from extract.recipe import Recipe
 
 EXACT = 1e-4
 """How far scores may be apart, as a share of their spread, where rows were computed and kept in fp32."""

@@ -7,8 +7,8 @@ import numpy as np
 
 from classify.hygiene.pixels import briefly, origin
 from extract.errors import FitError, OffshelfError
+from extract.record import Record
 from extract.sources import open_source
-from extract.spec import Record
 from extract.store import FeatureSet
 
 REMEDY = "Say where they are with --data DATA"

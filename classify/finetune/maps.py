@@ -16,8 +16,10 @@ from extract.backbones import read_state
 from extract.errors import FitError
 from extract.parts import trunk_digest
 from extract.progress import Progress
+from extract.recipe import MAP_POOL, Recipe, Tap
+from extract.record import Status
 from extract.run import dry_run, extract
-from extract.spec import MAP_POOL, ExtractSpec, Recipe, Status, Tap, available_cores
+from extract.spec import ExtractSpec, available_cores
 from extract.store.reader import FeatureSet
 
 VIEW_SEED = 0

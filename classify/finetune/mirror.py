@@ -24,7 +24,8 @@ from classify.trials import Task, Trial
 from extract.devices import pick_device
 from extract.forward import rebuild_extractor
 from extract.progress import Progress, Silent
-from extract.spec import Record, view_of
+from extract.recipe import view_of
+from extract.record import Record
 from extract.store.reader import FeatureSet
 
 MOST = 500

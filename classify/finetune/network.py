@@ -18,7 +18,7 @@ from extract.backbones.weights import State
 from extract.errors import FitError, OptionError, unknown
 from extract.forward import freeze, normalise
 from extract.parts import TAIL, TRUNK, Parts
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 FIXED_AFFINE = ("frozen", "recalibrate")
 """The modes of BatchNorm in which its own weights and biases do not train."""

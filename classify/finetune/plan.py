@@ -10,7 +10,7 @@ import numpy as np
 from classify.finetune.recipes import NORM_BATCH, RECIPES, Basis, Images, with_adamw
 from classify.tuning import AUTO, STRATEGIES, TuneSpec
 from extract.errors import OptionError, unknown
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 LOOKS = (10, 25)
 """At the validation part in a training: so many that it can stop in time, and so few that 10 of them, its patience,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from classify.tuning import TuneSpec
 from extract.backbones import open_skeleton
 from extract.errors import TapError
-from extract.spec import PENULTIMATE, Recipe
+from extract.recipe import PENULTIMATE, Recipe
 from extract.taps import open_trunk
 from extract.taps.trunk import stage_ends
 

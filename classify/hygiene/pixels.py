@@ -14,8 +14,9 @@ from PIL import Image
 from extract.errors import OffshelfError, SourceError
 from extract.images import MAX_BYTES, decode
 from extract.progress import Progress, Silent
+from extract.record import Failure, Record, Status
 from extract.sources import open_source, read_bytes
-from extract.spec import Failure, Record, Status, available_cores
+from extract.spec import available_cores
 
 if TYPE_CHECKING:
     from extract.store.reader import FeatureSet

@@ -10,7 +10,7 @@ from classify.labels import read_groups, stored_labels
 from classify.multilabel.labels import NONE, classes_of, matrix_of, rare, rare_words
 from classify.multilabel.split import hold_out
 from extract.errors import FitError
-from extract.spec import Status
+from extract.record import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from classify.probe.linear import Linear
 from extract.errors import FitError, OptionError, unknown
 from extract.progress import Progress, Silent
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 FEWEST_DRAWS = 5
 HEADS = ("ridge", "logistic")

@@ -11,7 +11,8 @@ from extract.backbones import builtin, torchvision_nets
 from extract.backbones.backbone import Backbone, Listing
 from extract.backbones.weights import SUFFIXES, check_file, digest, fit_state, read_state
 from extract.errors import BackboneError, unknown
-from extract.spec import BackboneSpec, Preprocessing
+from extract.recipe import Preprocessing
+from extract.spec import BackboneSpec
 
 __all__ = [
     "KINDS",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from extract.backbones.weights import State
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)

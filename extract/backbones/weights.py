@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from extract.errors import BackboneError
-from extract.spec import weights_digest
+from extract.recipe import weights_digest
 
 State = dict[str, Tensor]
 

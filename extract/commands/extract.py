@@ -8,18 +8,8 @@ import click
 
 from extract.console import SEED, as_json, cache_option, loading_options, root_option, stoppable
 from extract.errors import OptionError
-from extract.spec import (
-    COMPILERS,
-    DECODERS,
-    ENGINES,
-    INTERPOLATIONS,
-    MAX_VIEWS,
-    PRECISIONS,
-    STORES,
-    BackboneSpec,
-    EngineSpec,
-    ExtractSpec,
-)
+from extract.recipe import INTERPOLATIONS, MAX_VIEWS, PRECISIONS, STORES
+from extract.spec import COMPILERS, DECODERS, ENGINES, BackboneSpec, EngineSpec, ExtractSpec
 from extract.terminal import echo_dry_run, echo_extract, echo_part, print_json, progress_bar
 
 POSITIVE = click.FloatRange(0, min_open=True)

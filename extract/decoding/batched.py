@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from extract.errors import DecoderError
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 
 RGB = 3
 """torchvision's number for that mode."""

@@ -6,7 +6,7 @@ import subprocess
 
 from extract import images
 from extract.decoding.worker import MAX_WALL_SECONDS
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 
 GRACE_S = 10
 """How long a worker that has closed its pipes may take to end."""

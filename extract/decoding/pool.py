@@ -19,8 +19,8 @@ from extract.decoding.ends import cause, ended, why
 from extract.decoding.slots import Slot, allow_files, open_slot
 from extract.decoding.worker import ANSWER, JOB, NO_DIGEST, READY, Orders
 from extract.errors import DecoderError
+from extract.record import Failure, Record, Status
 from extract.sources import is_a_file, read_bytes
-from extract.spec import Failure, Record, Status
 
 # A plain program, not `multiprocessing`: that would import the user's script again, or fork a process with threads.
 PROGRAM = """\

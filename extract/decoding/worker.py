@@ -22,8 +22,8 @@ import numpy as np
 from extract import images
 from extract.decoding.jpeg import eligible
 from extract.decoding.slots import NoRoomError, Slot
+from extract.record import Failure, Record, Status
 from extract.sources import read_bytes
-from extract.spec import Failure, Record, Status
 
 READY = b"ready to decode\n"
 JOB = struct.Struct("<BBqqQ")

@@ -20,8 +20,10 @@ from extract.engines.local import Work, proven_stream
 from extract.engines.worker import Order
 from extract.errors import EngineError, OffshelfError
 from extract.forward import rebuild_extractor
+from extract.recipe import Recipe
+from extract.record import Record
 from extract.shard import write_shards
-from extract.spec import ExtractSpec, Recipe, Record, available_cores
+from extract.spec import ExtractSpec, available_cores
 from extract.store.reader import WEIGHTS
 
 SEEN_S = 10.0

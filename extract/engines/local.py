@@ -17,10 +17,11 @@ from extract.forward import Extractor
 from extract.lanes import Stream, lanes_on
 from extract.loader import Loader, Sight
 from extract.progress import Progress
+from extract.record import Record
 from extract.runners import Runner, prepare
 from extract.runners.choice import choose
 from extract.shard import Receipt, write_shards
-from extract.spec import ExtractSpec, Record
+from extract.spec import ExtractSpec
 from extract.trace import Trace
 
 PROBE_BATCH, PROBE_ROUNDS, PROBE_S = {"cpu": 8, "cuda": None}, 8, 4.0

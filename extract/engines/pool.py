@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from extract.engines.actor import Actor, Place
 from extract.engines.worker import Order
-from extract.spec import EngineSpec, Record
+from extract.record import Record
+from extract.spec import EngineSpec
 
 Said = dict[str, Any]
 

@@ -18,8 +18,10 @@ from extract.engines.worker import Order, error_from, receipt_from
 from extract.errors import EngineError
 from extract.forward import Extractor
 from extract.progress import Progress
+from extract.recipe import Recipe
+from extract.record import Record
 from extract.shard import Receipt
-from extract.spec import ExtractSpec, Recipe, Record
+from extract.spec import ExtractSpec
 
 # The pipes are taken away before anything is imported: what libraries print must not get between the messages.
 PROGRAM = """\

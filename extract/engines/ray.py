@@ -20,8 +20,9 @@ from extract.engines.worker import Order, error_from, receipt_from
 from extract.errors import EngineError, OptionError, ShardsFailed
 from extract.forward import Extractor
 from extract.progress import Progress
+from extract.record import Record
 from extract.shard import Receipt
-from extract.spec import ExtractSpec, Record
+from extract.spec import ExtractSpec
 from extract.store import files
 
 Shards = Sequence[Sequence[Record]]

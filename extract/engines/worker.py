@@ -21,8 +21,10 @@ from extract import errors
 from extract.engines.local import Work, compute
 from extract.errors import OffshelfError
 from extract.forward import rebuild_extractor
+from extract.recipe import Recipe
+from extract.record import Record
 from extract.shard import Receipt, Stages
-from extract.spec import ExtractSpec, Recipe, Record
+from extract.spec import ExtractSpec
 from extract.store.reader import WEIGHTS
 
 GRACE_S = 3

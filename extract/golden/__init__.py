@@ -30,7 +30,8 @@ from extract.forward import Extractor
 from extract.images import DECODERS
 from extract.lanes import Stream
 from extract.loader import Loaded, Loader, Sight
-from extract.spec import Preprocessing, Recipe, Record, Status
+from extract.recipe import Preprocessing, Recipe
+from extract.record import Record, Status
 from extract.store import files
 from extract.store.folders import GOLDEN
 from extract.store.golden import KIND, of_another_recipe, read_golden

@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 from extract.devices import DTYPES
 from extract.errors import OptionError
 from extract.forward import Extractor, freeze
+from extract.recipe import Preprocessing
 from extract.runners.folding import fold
-from extract.spec import Preprocessing
 
 
 class Network(nn.Module):

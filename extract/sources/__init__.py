@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from extract.errors import SourceError
+from extract.record import Failure, Record, Status
 from extract.sources.folder import list_files, open_folder
 from extract.sources.held import Held
 from extract.sources.manifest import open_csv, open_parquet
 from extract.sources.source import Source, shown
 from extract.sources.tar import expand_braces, open_tar
 from extract.sources.torchvision_sets import PREFIX, open_torchvision, read_image
-from extract.spec import Failure, Record, Status
 
 __all__ = ["Held", "Source", "is_a_file", "list_images", "open_source", "read_bytes"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract.errors import SourceError
+from extract.record import Record
 from extract.sources.layout import empty_class_notes, infer, is_hidden, is_image
 from extract.sources.source import Source, default_name, shown, skipped_notes
-from extract.spec import Record
 
 MAX_LINKED = 100_000
 """Folders reached through links. A dozen folders that all link to each other have 12! paths without a cycle."""

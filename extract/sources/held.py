@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from extract.spec import Failure, Record, Status
+from extract.record import Failure, Record, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from extract.errors import SourceError
+from extract.record import SPLITS
 from extract.sources.source import shown, some
-from extract.spec import SPLITS
 
 Place = tuple[str | None, str | None]
 """The label and the split that a path says; None where it says nothing."""

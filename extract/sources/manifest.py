@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from extract.errors import SourceError, first_line
+from extract.record import SPLITS, Record
 from extract.sources.source import Source, default_name, shown, some
-from extract.spec import SPLITS, Record
 
 COLUMNS = ("path", "label", "split", "group")
 MAX_LINE = 1 << 20

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from extract.spec import NAME, Record
+from extract.record import Record
+from extract.spec import NAME
 
 
 @dataclass(frozen=True, slots=True)

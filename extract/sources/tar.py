@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extract.errors import SourceError
+from extract.record import Record
 from extract.sources.layout import empty_class_notes, infer, is_hidden, is_image, split_of, strip_shared_top
 from extract.sources.source import Source, default_name, shown, skipped_notes, some
-from extract.spec import Record
 
 MAX_ARCHIVES = 100_000
 MAX_SIDECAR_BYTES = 1 << 20

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from extract.errors import SourceError, unknown
+from extract.record import SPLITS, Failure, Record, Status
 from extract.sources.source import Source, default_name, shown
-from extract.spec import SPLITS, Failure, Record, Status
 
 PREFIX = "torchvision:"
 DEFAULT_ROOT = Path("data")

@@ -20,7 +20,8 @@ import numpy as np
 
 from extract.errors import OptionError, StoreError, unknown
 from extract.progress import Progress, Silent
-from extract.spec import Recipe, Status, view_of
+from extract.recipe import Recipe, view_of
+from extract.record import Status
 from extract.store import files
 from extract.store.disk import Disk
 from extract.store.folders import open_features

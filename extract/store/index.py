@@ -19,7 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extract.spec import Failure, Recipe, Record, Status, Tap, view_of
+from extract.recipe import Recipe, Tap, view_of
+from extract.record import Failure, Record, Status
 from extract.store import files
 from extract.store.sealed import Attributes, damaged, same_content, seal, text_array
 from extract.store.shards import Shard

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from extract.errors import StoreError
-from extract.spec import Status
+from extract.record import Status
 from extract.store import files, index, shards
 from extract.store.folders import list_folders, open_features
 from extract.store.reader import SHARDS, FeatureSet

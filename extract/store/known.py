@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from extract.errors import StoreError
-from extract.spec import Record
+from extract.record import Record
 from extract.store import files
 from extract.store.sealed import open_sealed, read_part, same_content, seal, text_array, texts_of
 

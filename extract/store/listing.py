@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 from extract.errors import StoreError
-from extract.spec import Failure, Recipe, Record, Status
+from extract.recipe import Recipe
+from extract.record import Failure, Record, Status
 from extract.store import files
 from extract.store.folders import PARTS
 from extract.store.index import NO_LABEL, NOTHING, Shape, read_shapes, write_records

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from extract.errors import StoreError, unknown
-from extract.spec import Recipe, view_of, weights_digest
+from extract.recipe import Recipe, view_of, weights_digest
 from extract.store import index, shards
 from extract.store.index import NO_SHARD
 from extract.store.sealed import REPAIR, Part, Table, damaged, listed, open_sealed, prove_part, unreadable

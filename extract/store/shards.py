@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from extract.errors import StoreError
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 from extract.store import files
 from extract.store.sealed import (
     REPAIR,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from extract.errors import StoreError, unknown
-from extract.spec import Recipe, Status
+from extract.recipe import Recipe
+from extract.record import Status
 from extract.store import index, shards
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_LABEL, NO_SHARD, by_layer, read_shapes
 from extract.store.sealed import damaged, open_sealed, parse, texts_of, unreadable

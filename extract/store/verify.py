@@ -9,7 +9,7 @@ from typing import Any
 
 from extract.errors import StoreError, UnreadableError
 from extract.progress import Progress, Silent
-from extract.spec import Recipe
+from extract.recipe import Recipe
 from extract.store import files, index, known, shards
 from extract.store.folders import GOLDEN, SetFolder, check_cache, choose_folders, locked
 from extract.store.reader import RECIPE, SHARDS, WEIGHTS, FeatureSet, weights_are_whole

@@ -11,8 +11,8 @@ from PIL import ImageFile
 
 from extract import images
 from extract.images import decode
+from extract.record import Failure, Status
 from extract.run import extract
-from extract.spec import Failure, Status
 from tests.tiny import assert_same_rows, features_of, picture, rows_of, tiny_folder, tiny_spec
 
 pytestmark = [

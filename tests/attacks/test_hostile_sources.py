@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from extract.errors import SourceError
+from extract.record import Status
 from extract.run import dry_run, extract
-from extract.spec import Status
 from tests.tiny import features_of, files_in, put, tiny_folder, tiny_spec
 
 ROOT = Path(__file__).parents[2]

@@ -21,9 +21,9 @@ from classify.predict import evaluate_run, predict, records_of, self_test
 from extract import golden
 from extract.errors import BundleError, DriftError, StoreError
 from extract.progress import Silent
+from extract.record import Record
 from extract.run import extract
 from extract.runners.network import Network
-from extract.spec import Record
 from extract.store.sealed import open_sealed
 from tests.tiny import put, tiny_spec
 from tests.tiny_bundle import forget_examples, make_run

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from classify import listing
 from classify.listing import images_of, listed_paths, records_of
 from extract.errors import SourceError
-from extract.spec import Record
+from extract.record import Record
 from tests.tiny import put
 
 

@@ -11,7 +11,7 @@ from classify.answers import fields_of
 from classify.outputs import writer_of
 from classify.resume import Part
 from extract.errors import OptionError
-from extract.spec import Record
+from extract.record import Record
 
 SAID = {"bundle": "0" * 64, "top": 5}
 CLASSES = ('a "cat"', "a, dog\r\n")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from classify.probe.memo import digest
 from extract.errors import StoreError
-from extract.spec import Preprocessing, Recipe, Tap
+from extract.recipe import Preprocessing, Recipe, Tap
 from tests.tiny import picture
 
 PREPROCESSING = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))

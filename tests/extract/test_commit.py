@@ -10,9 +10,10 @@ import pytest
 from extract import commit, job, loader
 from extract.commit import NOT_YET, Commits
 from extract.errors import ShardsFailed
+from extract.record import Status
 from extract.run import extract
 from extract.shard import Receipt
-from extract.spec import ExtractSpec, Status
+from extract.spec import ExtractSpec
 from extract.store import FeatureSet
 from extract.store.index import Entry
 from extract.store.listing import About

@@ -11,7 +11,7 @@ import pytest
 from extract import contents
 from extract.contents import Contents, content_digests, find_contents
 from extract.progress import Silent
-from extract.spec import Failure, Record, Status
+from extract.record import Failure, Record, Status
 from extract.store.known import FINE_NS, Known
 from tests.tiny import put
 

@@ -17,7 +17,8 @@ from extract.backbones.builtin.network import CifarResNet
 from extract.errors import BackboneError, OptionError, TapError
 from extract.forward import Extractor, build_extractor, rebuild_extractor
 from extract.images import DECODERS
-from extract.spec import BackboneSpec, EngineSpec, ExtractSpec, Recipe, Tap
+from extract.recipe import Recipe, Tap
+from extract.spec import BackboneSpec, EngineSpec, ExtractSpec
 from tests.tiny import picture, tiny_spec
 
 SMALL = (("resize_size", 72), ("crop_size", 64))

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from extract.errors import ImageError
 from extract.given import as_given, content_of, contents_of, name_of, record_of
 from extract.images import decode
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 from tests.tiny import picture, put
 
 PIXELS = np.asarray(picture(1))

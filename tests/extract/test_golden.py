@@ -17,9 +17,10 @@ from extract.engines import local
 from extract.errors import DriftError, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.progress import Silent
+from extract.record import Record
 from extract.run import extract
 from extract.runners import eager, network
-from extract.spec import ExtractSpec, Record
+from extract.spec import ExtractSpec
 from extract.store.shards import shards_in
 from tests.tiny import put, tiny_folder, tiny_spec
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from extract import golden, images
 from extract.images import MAX_PIXELS, ORIENTATION, SCALES, decode
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 from tests.tiny import picture
 
 # What images.py ignores at import, pytest's own filters bring back.

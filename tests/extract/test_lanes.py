@@ -19,8 +19,10 @@ from extract.forward import Extractor, build_extractor
 from extract.images import DECODERS
 from extract.lanes import STAGES, Done, Stream, lanes_on
 from extract.loader import Loader, Sight
+from extract.recipe import Preprocessing, view_of
+from extract.record import Failure, Record, Status
 from extract.runners import prepare
-from extract.spec import Failure, Preprocessing, Record, Status, available_cores, view_of
+from extract.spec import available_cores
 from extract.trace import Trace
 from tests import instant
 from tests.instant import Instant, Sums, digest_of, numbered

@@ -20,8 +20,9 @@ from extract.channel import Crew
 from extract.decoding import NO_DIGEST, Decoded, pool
 from extract.errors import DecoderError
 from extract.loader import Loaded, Loader, Sight
+from extract.recipe import Preprocessing
+from extract.record import Failure, Record, Status
 from extract.resample import render
-from extract.spec import Failure, Preprocessing, Record, Status
 from extract.trace import Trace
 from extract.views import looks
 from tests import hostile

@@ -16,8 +16,9 @@ from extract import run as story
 from extract.commit import NOT_BEGUN, commit_parts
 from extract.errors import StoreError
 from extract.forward import Extractor, build_extractor
+from extract.record import Status
 from extract.run import dry_run, extract
-from extract.spec import ExtractSpec, Status
+from extract.spec import ExtractSpec
 from extract.store import FeatureSet, known
 from extract.store.folders import SetFolder
 from extract.store.listing import slice_of

@@ -14,7 +14,8 @@ from extract.backbones.weights import State
 from extract.errors import BackboneError, TapError
 from extract.forward import build_extractor
 from extract.parts import Parts, fresh_state, open_parts, trunk_digest, tuned_recipe, whole_state
-from extract.spec import PENULTIMATE, BackboneSpec, ExtractSpec, Preprocessing, Recipe, Tap
+from extract.recipe import PENULTIMATE, Preprocessing, Recipe, Tap
+from extract.spec import BackboneSpec, ExtractSpec
 from extract.taps import Trunk, open_trunk
 
 FAMILIES = {

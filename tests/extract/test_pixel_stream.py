@@ -15,9 +15,9 @@ from extract.errors import DecoderError, OptionError, RunnerError
 from extract.images import DECODERS
 from extract.loader import Drawn, Loader, Sight
 from extract.pixels import Bringer, Pixels, PixelStream
+from extract.record import Record, Status
 from extract.resample import render
 from extract.runners.chunks import out_of_memory
-from extract.spec import Record, Status
 from extract.views import looks, training_look
 from tests.instant import PRESET, Instant, digest_of, extractor, numbered
 from tests.tiny import picture, put

@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional as F
 
 from extract import resample
 from extract.errors import OptionError
+from extract.recipe import INTERPOLATIONS, Preprocessing
 from extract.resample import ON_A_DEVICE, render, render_on
-from extract.spec import INTERPOLATIONS, Preprocessing
 from extract.views import Look, looks
 from tests.tiny import picture
 

@@ -23,8 +23,9 @@ from extract import contents, golden, images, job, loader
 from extract import run as story
 from extract.errors import Interrupted, OptionError, StoreError
 from extract.progress import Silent
+from extract.record import Record, Status
 from extract.run import dry_run, extract
-from extract.spec import ExtractSpec, Record, Status
+from extract.spec import ExtractSpec
 from extract.store import FeatureSet, open_features
 from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of

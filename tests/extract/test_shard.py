@@ -19,10 +19,11 @@ from extract.errors import StoreError
 from extract.forward import Extractor, build_extractor
 from extract.lanes import STAGES, Stream
 from extract.loader import Loader, Sight
+from extract.record import Record, Status
 from extract.runners import prepare
 from extract.runners.runner import Runner
 from extract.shard import Receipt, write_shards
-from extract.spec import BackboneSpec, Record, Status
+from extract.spec import BackboneSpec
 from extract.store.shards import Rows, read_shard, shards_in
 from extract.trace import Trace
 from tests import instant

@@ -7,8 +7,8 @@ import pytest
 
 from extract import images, verdict
 from extract.lanes import STAGES
+from extract.recipe import Preprocessing, Recipe, Tap
 from extract.shard import Receipt, Stages
-from extract.spec import Preprocessing, Recipe, Tap
 from extract.verdict import HINTS, judge
 from tests.tiny import tiny_spec
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from extract.spec import Failure, Preprocessing, Status
+from extract.recipe import Preprocessing
+from extract.record import Failure, Status
 from extract.views import RATIO, SCALE, Augment, Look, looks, training_look
 
 PRESET = Preprocessing(256, 224, "bilinear", (0.5,) * 3, (0.5,) * 3)

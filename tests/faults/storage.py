@@ -216,8 +216,8 @@ class InProcess:
     def answer(self) -> Any:
         from extract import images
         from extract.decoding import NO_DIGEST, Decoded
+        from extract.record import Failure
         from extract.sources import read_bytes
-        from extract.spec import Failure
 
         data, self.record = read_bytes(self.record, images.MAX_BYTES), None
         if isinstance(data, Failure):

@@ -17,8 +17,8 @@ from torch import Tensor
 from extract.decoding import NO_DIGEST, pool
 from extract.lanes import Stream
 from extract.loader import Loaded, Loader, Sight
+from extract.record import Failure, Record, Status
 from extract.run import extract
-from extract.spec import Failure, Record, Status
 from tests import hostile, instant
 from tests.instant import Sums
 from tests.tiny import put, tiny_folder, tiny_spec
@@ -90,7 +90,7 @@ def test_a_stream_that_is_left_does_not_wait_for_a_decoder_that_hangs(tmp_path, 
 PARENT = """
 import sys, time
 from extract.decoding import pool
-from extract.spec import Record
+from extract.record import Record
 from tests import hostile
 
 pool.PROGRAM = hostile.PROGRAM.replace("ITIMER_REAL, 0.1", "ITIMER_REAL, 1")

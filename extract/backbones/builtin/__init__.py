@@ -13,7 +13,7 @@ from extract.backbones.backbone import Backbone, Listing, random_state
 from extract.backbones.builtin.network import MEAN, STD, CifarResNet
 from extract.backbones.weights import WithoutContent, read_state
 from extract.errors import BackboneError, unknown
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 HERE = Path(__file__).parent
 GIGA_OPS = 0.106

@@ -18,8 +18,9 @@ from extract.backbones import open_skeleton
 from extract.errors import FitError
 from extract.forward import resolve_taps
 from extract.progress import Silent
+from extract.recipe import Recipe
 from extract.run import extract
-from extract.spec import BackboneSpec, Recipe
+from extract.spec import BackboneSpec
 from extract.store import FeatureSet
 from extract.taps import open_trunk
 from tests.classify.tiny_features import tiny_recipe

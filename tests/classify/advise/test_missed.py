@@ -12,7 +12,8 @@ from classify.finetune.images import find_source
 from classify.inputs import open_for_fit, read_inputs
 from classify.spec import FitSpec
 from extract.progress import Silent
-from extract.spec import BackboneSpec, Tap
+from extract.recipe import Tap
+from extract.spec import BackboneSpec
 from extract.store import open_features
 from tests.classify.finetune.tiny_story import SIDE_PX, extract_photos, write_photos
 from tests.classify.tiny_task import tiny_task

@@ -8,7 +8,7 @@ from classify.bundle import Bundle
 from classify.export.compare import TOLERANCE, accuracy_lost, agreement, check, hits
 from extract.batches import Loaded
 from extract.errors import ExportError
-from extract.spec import Record
+from extract.record import Record
 
 SINGLE = cast(Bundle, SimpleNamespace(task="single", classes=["a", "b"], head="logistic"))
 MULTI = cast(Bundle, SimpleNamespace(task="multi", classes=["a", "b"], head="logistic", label_thresholds=(0.5, 0.5)))

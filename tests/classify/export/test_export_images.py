@@ -3,8 +3,9 @@ import pytest
 from classify.export.images import NOISE, images_of, own_images
 from extract import golden, images
 from extract.errors import OptionError
+from extract.recipe import Preprocessing
+from extract.record import Failure
 from extract.sources import read_bytes
-from extract.spec import Failure, Preprocessing
 from tests.tiny import put, tiny_folder
 
 PRESET = Preprocessing(50, 45, "bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

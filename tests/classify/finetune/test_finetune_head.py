@@ -13,7 +13,7 @@ from classify.finetune.network import Network
 from classify.heads.affine import linear_arrays, steps_of
 from classify.scoring import ABSENT, SCORERS
 from extract.errors import FitError
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 N = 60
 

@@ -16,7 +16,7 @@ from classify.tuning import BN_MODES
 from extract.backbones import open_skeleton
 from extract.errors import FitError, OptionError
 from extract.parts import TAIL, Parts, fresh_state, open_parts, whole_state
-from extract.spec import Recipe, Tap
+from extract.recipe import Recipe, Tap
 from extract.taps import Cut, open_trunk
 
 CLASSES = 3

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from classify.finetune.plan import Augment, check_tuning, in_epochs, make_plan, pace, shorten
 from classify.tuning import STRATEGIES, TuneSpec
 from extract.errors import OptionError
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 PRESET = Preprocessing(256, 224, "bilinear", (0, 0, 0), (1, 1, 1))
 CLASHES = (

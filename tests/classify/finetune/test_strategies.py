@@ -6,7 +6,7 @@ from classify.finetune.strategies import STRATEGIES, kept_until, last_stage_but_
 from classify.tuning import STRATEGIES as NAMES
 from classify.tuning import TuneSpec
 from extract.errors import TapError
-from extract.spec import Preprocessing, Recipe, Tap
+from extract.recipe import Preprocessing, Recipe, Tap
 
 PRESET = Preprocessing(64, 64, "bilinear", (0.5,) * 3, (0.5,) * 3)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.spec import Recipe, Record, Tap, view_of
+from extract.recipe import Recipe, Tap, view_of
+from extract.record import Record
 from extract.store.index import Entry, write_index
 from extract.store.reader import FeatureSet
 from extract.store.shards import Rows, read_shard, write_shard

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from extract.parts import Parts
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 from extract.taps import Cut
 
 PRESET = Preprocessing(12, 12, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

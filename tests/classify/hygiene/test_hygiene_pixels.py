@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_photos import encoded, photo
 
 from classify.hygiene.pixels import MAX_THUMBNAIL_BYTES, Images, open_images
+from extract.record import Status
 from extract.sources import open_source
-from extract.spec import Status
 
 FILES = {f"cat/{n}.jpg": encoded(photo(n), quality=90) for n in range(3)}
 

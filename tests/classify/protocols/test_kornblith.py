@@ -12,7 +12,7 @@ from classify.protocols import PROTOCOLS, Options
 from classify.protocols.kornblith import SOLVER
 from classify.protocols.logistic import linear_of
 from extract.errors import FitError
-from extract.spec import Preprocessing
+from extract.recipe import Preprocessing
 
 KORNBLITH = PROTOCOLS["kornblith"]
 

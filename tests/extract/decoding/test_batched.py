@@ -12,7 +12,7 @@ from extract.decoding import batched
 from extract.decoding.batched import decode_batch
 from extract.decoding.jpeg import eligible
 from extract.errors import DecoderError
-from extract.spec import Failure, Status
+from extract.record import Failure, Status
 from tests.tiny import picture
 
 CPU = torch.device("cpu")

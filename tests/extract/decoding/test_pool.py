@@ -21,7 +21,7 @@ from extract.decoding.pool import SLOTS, Decoded, Decoder, allow_decoders
 from extract.decoding.slots import KEPT_BYTES
 from extract.decoding.worker import NO_DIGEST
 from extract.errors import DecoderError
-from extract.spec import Failure, Record, Status
+from extract.record import Failure, Record, Status
 from tests import hostile
 from tests.tiny import picture
 
@@ -421,7 +421,7 @@ MANY = """
 import json, os, resource, sys
 from extract.decoding import allow_decoders, pool
 from extract.errors import DecoderError
-from extract.spec import Record
+from extract.record import Record
 
 soft, n, told = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -13,7 +13,7 @@ import pytest
 
 from extract.decoding.slots import Slot, open_slot
 from extract.decoding.worker import ANSWER, JOB, MAX_MEMORY, NO_DIGEST, READY
-from extract.spec import Status
+from extract.record import Status
 from tests.tiny import picture
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,8 @@ from extract.engines.actor import Actor, Place
 from extract.engines.worker import Order
 from extract.forward import Extractor, build_extractor
 from extract.progress import Silent
-from extract.spec import EngineSpec, ExtractSpec, Record
+from extract.record import Record
+from extract.spec import EngineSpec, ExtractSpec
 from extract.store.reader import WEIGHTS
 from extract.store.shards import read_shard, shards_in
 from tests.faults.storage import InProcess

@@ -13,8 +13,8 @@ from extract.engines.actor import Actor, Place
 from extract.engines.worker import Order, error_from, receipt_from
 from extract.errors import BackboneError, EngineError, StoreError
 from extract.progress import Silent
+from extract.record import Record
 from extract.sources import open_source, read_bytes
-from extract.spec import Record
 from extract.store.shards import shards_in
 from tests.extract.engines.shards_of_tiny import Tiny, tiny_job
 from tests.tiny import put

@@ -12,8 +12,9 @@ from extract.engines.pool import Said, Worker
 from extract.engines.ray import Driver
 from extract.errors import EngineError, OffshelfError, ShardsFailed, StoreError
 from extract.progress import Silent
+from extract.record import Record
 from extract.shard import Receipt
-from extract.spec import EngineSpec, ExtractSpec, Record
+from extract.spec import EngineSpec, ExtractSpec
 from tests.tiny import tiny_spec
 
 Play = Callable[[Worker], Said | str | None]

@@ -18,7 +18,8 @@ from extract.errors import OptionError
 from extract.forward import Extractor, build_extractor
 from extract.loader import Loader, Sight
 from extract.progress import Silent
-from extract.spec import ExtractSpec, Record
+from extract.record import Record
+from extract.spec import ExtractSpec
 from extract.store.shards import shards_in
 from tests.tiny import put, tiny_spec
 

@@ -16,8 +16,9 @@ from extract.engines import processes
 from extract.errors import DriftError, EngineError, Interrupted, OffshelfError, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.progress import Silent
+from extract.record import Record
 from extract.run import extract
-from extract.spec import ExtractSpec, Record
+from extract.spec import ExtractSpec
 from tests.tiny import assert_same_rows, features_of, rows_in, rows_of, tiny_folder, tiny_spec
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from extract.forward import Extractor, build_extractor, freeze
 from extract.pooling import make_pool
+from extract.recipe import Preprocessing, Recipe, Tap
 from extract.runners import Lane, Runner
-from extract.spec import BackboneSpec, Preprocessing, Recipe, Tap
+from extract.spec import BackboneSpec
 from extract.taps import GraphTrunk, HookTrunk
 from tests.tiny import tiny_spec
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import SourceError
+from extract.record import Failure, Record, Status
 from extract.sources import Source, list_images, open_source, read_bytes
-from extract.spec import Failure, Record, Status
 
 
 def put(root: Path, *names: str) -> Path:

@@ -4,8 +4,8 @@ import numpy as np
 
 from extract import images
 from extract.decoding import Decoder
+from extract.record import Failure, Status
 from extract.sources import Held, is_a_file, read_bytes
-from extract.spec import Failure, Status
 from tests.tiny import png
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import SourceError
+from extract.record import Record
 from extract.sources import open_source
 from extract.sources.manifest import MAX_LINE
-from extract.spec import Record
 
 
 def manifest(folder: Path, text: str | bytes) -> str:

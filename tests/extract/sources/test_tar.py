@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.errors import SourceError
+from extract.record import Record
 from extract.sources import open_source, read_bytes
 from extract.sources.tar import expand_braces
-from extract.spec import Record
 
 
 def write(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> str:  # noqa: A002

@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision import datasets
 
 from extract.errors import SourceError
+from extract.record import Failure, Record, Status
 from extract.sources import open_source, read_bytes, torchvision_sets
-from extract.spec import Failure, Record, Status
 
 PIXELS = {part: np.random.default_rng(seed).integers(0, 256, (3, 28, 28), np.uint8) for seed, part in enumerate("ab")}
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from extract.errors import OptionError, StoreError
-from extract.spec import Recipe, Status
+from extract.recipe import Recipe
+from extract.record import Status
 from extract.store import FeatureSet
 from extract.store import export as module
 from extract.store.disk import Disk

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.spec import Record
+from extract.record import Record
 from extract.store import known
 from extract.store.known import Known, read_known, settled, signature_of, write_known
 

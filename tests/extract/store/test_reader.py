@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extract.errors import StoreError
-from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap
+from extract.recipe import Preprocessing, Recipe, Tap
+from extract.record import Failure, Record, Status
 from extract.store import FeatureSet, files, open_features, reader
 from extract.store.index import FORMAT, FORMAT_VERSION, Entry, write_index
 from extract.store.inventory import describe, inventory

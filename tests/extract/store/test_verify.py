@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from extract.errors import StoreError
-from extract.spec import Record
+from extract.record import Record
 from extract.store import sealed
 from extract.store.index import Entry, write_index
 from extract.store.lock import held

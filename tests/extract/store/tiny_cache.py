@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from extract.spec import Failure, Preprocessing, Recipe, Record, Status, Tap, weights_digest
+from extract.recipe import Preprocessing, Recipe, Tap, weights_digest
+from extract.record import Failure, Record, Status
 from extract.store.folders import CACHE_TAG, GOLDEN, TAG, SetFolder
 from extract.store.index import Entry, write_index
 from extract.store.known import write_known
