@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +132,9 @@ def answered(
         yield from _from_cache(spec, bundle, extractor, images, progress)
     elif images.n != 0:
         with open_proven(spec, bundle, extractor, images.n, progress) as stream:
-            for records, batch in _flow(stream, images.records):
-                yield Batch(records, batch.items, answers_of(bundle, batch))
+            for burst in images.bursts():
+                for records, batch in _flow(stream, burst):
+                    yield Batch(records, batch.items, answers_of(bundle, batch))
 
 
 def _flow(stream: Stream, records: Iterable[Record]) -> Iterator[tuple[tuple[Record, ...], Done]]:
@@ -178,7 +179,7 @@ def _from_cache(
     stored, n, n_read = open_stored(spec.cache, bundle.recipe.key), 0, 0
     with ExitStack() as stack:
         stream = None
-        for records in _chunks(images.records):
+        for records in chain.from_iterable(map(_chunks, images.bursts())):
             found = _look_up(records, stored, bundle, spec.workers)
             if not found.good.all():
                 stream = stream or stack.enter_context(open_proven(spec, bundle, extractor, images.n, progress))

@@ -182,7 +182,7 @@ def _check_proof(bundle: Bundle) -> None:
 
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # a link to the file itself: a bundle is whole in its folder
     except OSError:  # another file system, or one without links
         try:
             shutil.copyfile(source, target)

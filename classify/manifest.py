@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from classify import thresholds
 from extract.errors import BundleError
@@ -29,6 +32,10 @@ MAX_BYTES = {
     EXAMPLES: MAX_JSON_BYTES,
 }
 """What is read into memory; the weights are not."""
+MAX_WEIGHTS_BYTES = 64 << 30
+"""What is hashed: a file with holes can claim to be of any size."""
+# Not all systems have these; O_NONBLOCK keeps a pipe without a writer from hanging us before fstat can tell.
+OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, f"O_{name}", 0) for name in ("NONBLOCK", "NOFOLLOW", "CLOEXEC", "BINARY"))
 
 AGAIN = "Run fit again"
 NAME_IT = "Name the bundle folder of a run"
@@ -49,12 +56,12 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def digest_of(path: Path) -> dict[str, Any]:
-    """Return SHA-256 and size of a file as the manifest has them."""
+    """Return SHA-256 and size of a file as the manifest has them; raises BundleError where it is no plain file."""
     try:
-        with path.open("rb") as file:
-            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-    except OSError as error:
-        raise BundleError(f"cannot read: {error}", where=str(path), remedy=AGAIN) from error
+        with _open_plain(path, MAX_WEIGHTS_BYTES) as (file, size):
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": size}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read: {_reason(error)}", where=str(path), remedy=AGAIN) from error
 
 
 def holds_bundle(folder: Path) -> bool:
@@ -71,7 +78,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         form, version, files = said["format"], said["format_version"], set(said["files"])
         whole = form == FORMAT and set(FILES) <= files <= {*FILES, *OPTIONAL}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BundleError(f"no bundle here: {error}", where=str(path), remedy=NAME_IT) from error
+        raise BundleError(f"no bundle here: {_reason(error)}", where=str(path), remedy=NAME_IT) from error
     if not whole:
         raise BundleError("not a bundle of ours", where=str(path), remedy=NAME_IT)
     if version not in READABLE:
@@ -107,13 +114,44 @@ def _verified(path: Path, said: Any) -> bytes:
     try:
         data = _read_capped(path, MAX_BYTES[path.name])
     except (OSError, ValueError) as error:
-        raise BundleError(f"cannot read: {error}", where=str(path), remedy=AGAIN) from error
+        raise BundleError(f"cannot read: {_reason(error)}", where=str(path), remedy=AGAIN) from error
     if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != said:
         raise changed(path)
     return data
 
 
 def _read_capped(path: Path, limit: int) -> bytes:
-    if (size := path.stat().st_size) > limit:
-        raise ValueError(f"{size} bytes are more than {limit}")
-    return path.read_bytes()
+    with _open_plain(path, limit) as (file, size):
+        return file.read(size)
+
+
+@contextmanager
+def _open_plain(path: Path, limit: int) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file of at most `limit` bytes: -> it, and its size.
+
+    Raises ValueError at a larger one, at links, as a bundle is whole in its folder, and at pipes, devices and folders,
+    none of which is waited for or read; and OSError.
+    """
+    _check_plain(path.lstat().st_mode)
+    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        status = os.fstat(descriptor)
+        _check_plain(status.st_mode)
+        if status.st_size > limit:
+            raise ValueError(f"{status.st_size} bytes are more than {limit}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def _check_plain(mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise ValueError("a link, and a bundle is whole in its folder")
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a regular file")
+
+
+def _reason(error: Exception) -> str:
+    """Say what the system says without the path, which stands beside it."""
+    return getattr(error, "strerror", None) or str(error)

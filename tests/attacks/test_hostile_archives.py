@@ -80,11 +80,12 @@ def test_a_member_of_another_name_is_refused(whole, tmp_path, refused, name):
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_a_link_is_refused(whole, tmp_path, refused):
-    def link(member: zipfile.ZipInfo) -> None:
-        member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFDIR])
+def test_a_link_pipe_or_device_is_refused(whole, tmp_path, refused, kind):
+    def odd(member: zipfile.ZipInfo) -> None:
+        member.create_system, member.external_attr = 3, (kind | 0o777) << 16
 
-    assert "is no plain file" in refused(make(tmp_path / "a.zip", members(whole), link))
+    assert "is no plain file" in refused(make(tmp_path / "a.zip", members(whole), odd))
 
 
 def test_a_packed_member_is_refused_and_never_unpacked(whole, tmp_path, refused):

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,51 @@ def test_a_recipe_beyond_the_cap_is_refused(folder, monkeypatch):
 def test_a_recipe_that_cannot_be_carried_out_is_refused(folder, change):
     put_recipe(folder, lambda value: value.update(change))
     refused(folder)
+
+
+PLACES = ("bundle.json", "recipe.json", "head.safetensors", "weights.safetensors", "examples.safetensors")
+
+
+def to_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def to_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        before = Path.cwd()
+        os.chdir(path.parent)  # the name of a socket may not be long
+        try:
+            listening.bind(path.name)
+        finally:
+            os.chdir(before)
+
+
+def to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def to_link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "outside")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and links in folders")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [to_pipe, to_socket, to_device, to_link, Path.mkdir])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_no_file_is_never_waited_for_nor_followed(folder, tmp_path, name, make):
+    (folder / name).rename(tmp_path / "outside")  # whose digest is right
+    make(folder / name)
+    said = refused(folder)
+    links = make in (to_device, to_link)
+    if name == "bundle.json" and make is not to_link:
+        assert "no run of that name or path" in said
+    else:
+        assert ("a link, and a bundle is whole in its folder" if links else "not a regular file") in said
+        assert str(folder / name) in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files with holes")
+def test_weights_of_a_size_that_no_network_has_are_not_hashed(folder, monkeypatch):
+    monkeypatch.setattr(manifest.hashlib, "file_digest", None)
+    os.truncate(folder / "weights.safetensors", manifest.MAX_WEIGHTS_BYTES + 1)
+    assert "are more than" in refused(folder)

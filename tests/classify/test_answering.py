@@ -1,8 +1,10 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor
 from classify import answering
 from classify.answering import PredictSpec
 from classify.bundle import read_bundle
+from classify.listing import Listed
 from classify.manifest import EXAMPLES, digest_of, manifest_digest
 from classify.predict import evaluate_run, predict, records_of, self_test
 from extract import golden
@@ -142,6 +145,22 @@ def test_records_are_taken_only_as_they_are_answered(made):
     assert taken < 100
     assert notes.total is None
     answers.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there a pipe can be asked whether more comes")
+@pytest.mark.parametrize("cached", [False, True])
+def test_who_waits_for_an_answer_before_the_next_path_gets_it(made, cached):
+    names = [str(path) for path in sorted((made / "data").rglob("*.*"))[:3]]
+    spec = spec_of(made / "run", batch_size=64, cache=made / "cache" if cached else None)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
+        writer.write(os.fsencode(f"{names[0]}\n"))
+        with closing(predict(spec, Listed(reader, b"\n"), Silent())) as answers:
+            for name, following in zip(names, (*names[1:], "gone.png"), strict=True):
+                assert next(answers)["id"] == name
+                writer.write(os.fsencode(f"{following}\n"))
+            writer.close()
+            assert [answer["status"] for answer in answers] == ["missing"]
 
 
 def test_all_probabilities_are_those_of_the_head(made):
