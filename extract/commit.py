@@ -1,7 +1,9 @@
 """The index of an extraction: kept up with its shards while they come in, or made of what its parts have computed."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ from extract.store.folders import SetFolder, choose_folders
 from extract.store.index import NO_SHARD, Entry, Table, write_index
 from extract.store.known import FILE as CONTENTS
 from extract.store.known import read_known, write_known
-from extract.store.listing import About, Listing, contents_path, read_listing, read_parts, slice_of
+from extract.store.listing import About, Listing, contents_path, parts_of, read_listing, read_parts, slice_of
 from extract.store.lock import held
 from extract.store.reader import INDEX, SHARDS
 from extract.store.shards import Shard, read_shard
 
 COMMIT_S, COMMIT_SHARE = 300.0, 20
 """After how long an index is written over what is there, and at most so seldom that it takes this part of the time."""
+
+MOST_SAID = 40
+"""Runs of parts that are named in a line."""
 
 NOT_YET = Failure(Status.KILLED, "not computed yet: run extract again")
 NOT_BEGUN = Failure(Status.KILLED, "not computed yet: no part has come to it")
@@ -69,14 +74,14 @@ def commit_parts(features: str, cache: Path, *, wait: bool = False, on_wait: Cal
 
     `NAME`, or `NAME/KEY` where a name has several. Rows that no part has computed are rows with that reason: `missing`
     counts them, `again` names their parts, and the next extraction computes them. Raises StoreError where nothing is
-    computed, where a part is at work, and where the images are not those of that name.
+    computed, where a part is at work, and where the images are not, or not yet, known as those of that name.
     """
     folder = _begun(features, cache)
     with held(folder.lock, wait=wait, on_wait=on_wait):
         listing = read_listing(folder.path)
-        parts = read_parts(folder.path, listing)
+        parts = _read(folder, listing)
         entries = _entries(listing, parts)
-        check_same_data(folder.path, listing.about.source, entries)
+        _check_name(folder, listing, entries, parts)
         check_still_there(opened(folder.index), [entry for entry in entries if entry.content is not NOT_BEGUN])
         stored, damaged = stored_shards(folder.path / SHARDS, listing.about.recipe.key, thorough=False)
         table = Commits(folder.path, listing.about, entries, stored).write()
@@ -105,6 +110,27 @@ def _begun(features: str, cache: Path) -> SetFolder:
     return found[0]
 
 
+def _read(folder: SetFolder, listing: Listing) -> Parts:
+    """Read what the parts found; StoreError where none has seen these images: an index without a row is of no use."""
+    if parts := read_parts(folder.path, listing):
+        return parts
+    remedy = "Compute its parts, all of them: those of other images, or of another place, do not count"
+    raise StoreError("no part has seen the images that are listed now", where=listing.about.source, remedy=remedy)
+
+
+def _check_name(folder: SetFolder, listing: Listing, entries: Sequence[Entry], parts: Parts) -> None:
+    """Refuse a name that stands for other images, or may: they were moved, and few parts have seen them there."""
+    try:
+        check_same_data(folder.path, listing.about.source, entries)
+    except StoreError as error:
+        unseen = np.flatnonzero([entry.content is NOT_BEGUN for entry in entries])
+        if not len(unseen):
+            raise
+        remedy = f"Run the other parts first ({briefly(_again(unseen, len(entries), parts))}), and this again"
+        said = f"{error.what}, as far as parts have seen them"
+        raise StoreError(said, where=error.where, remedy=f"{remedy}; or give them another --name") from error
+
+
 def _entries(listing: Listing, parts: Parts) -> list[Entry]:
     """Put what the parts found beside all images; of two that have seen an image, one that could read it counts."""
     contents: list[bytes | Failure] = [NOT_BEGUN] * len(listing.records)
@@ -120,10 +146,25 @@ def _entries(listing: Listing, parts: Parts) -> list[Entry]:
 def _missing(n: int, parts: Parts, table: Table) -> dict[str, Any]:
     """Count the rows that no part has computed, and name the parts that they belong to."""
     rows = np.flatnonzero((table.shard == NO_SHARD) & (table.status == Status.KILLED))
-    all_parts = [(number, of) for of in sorted({of for _, of in parts}) for number in range(1, of + 1)]
-    slices = [(part, slice_of(part, n)) for part in all_parts]
-    again = [part for part, its in slices if np.diff(np.searchsorted(rows, (its.start, its.stop)))[0]]
-    return {"missing": len(rows), "again": [f"{number}/{of}" for number, of in again]}
+    return {"missing": len(rows), "again": _again(rows, n, parts)}
+
+
+def _again(rows: np.ndarray, n: int, parts: Collection[tuple[int, int]]) -> list[str]:
+    """Name the parts that have these rows (m,) of n: of as many as most parts are of, and the fewest of these."""
+    counts = Counter(of for _, of in parts)
+    of = min(counts, key=lambda each: (-counts[each], each))
+    return [f"{number}/{of}" for number in parts_of(rows, of, n)]
+
+
+def briefly(again: Sequence[str]) -> str:
+    """Write parts of one division, in order, in few words: 2/9, 5/9, 6/9 -> `2/9, 5-6/9`, as arrays of Slurm count."""
+    numbers = [int(each.partition("/")[0]) for each in again]
+    runs = [list(run) for _, run in groupby(enumerate(numbers), key=lambda each: each[1] - each[0])]
+    spans = [(run[0][1], run[-1][1]) for run in runs]
+    said = [f"{first}" if first == last else f"{first}-{last}" for first, last in spans]
+    of = again[0].partition("/")[2]
+    more = [f"and {len(said) - MOST_SAID} more such"] if len(said) > MOST_SAID else []
+    return ", ".join([*(f"{each}/{of}" for each in said[:MOST_SAID]), *more])
 
 
 def _remember(folder: SetFolder, listing: Listing, parts: Parts) -> None:

@@ -8,21 +8,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from extract.errors import OptionError
 from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_plan
 from extract.plan import Plan, stored_shards
 from extract.record import Failure
 from extract.shard import Receipt
 from extract.store import files
-from extract.store.listing import slice_of, write_listing, write_part
+from extract.store.listing import MAX_PARTS, slice_of, write_listing, write_part
 from extract.store.lock import held, lock_of
 from extract.store.reader import SHARDS
 from extract.verdict import judge
 
 
 def part_of(job: Job) -> Job:
-    """Return an extraction with the images of its part alone, where it is one."""
+    """Return an extraction with the images of its part alone, where it is one; OptionError for too many parts."""
     if job.spec.part is None:
         return job
+    if job.spec.part[1] > MAX_PARTS:
+        raise OptionError(f"{job.spec.part[1]:,} parts", remedy=f"Take {MAX_PARTS:,} at most: --part K/N")
     rows = slice_of(job.spec.part, len(job.source.records))
     return replace(job, source=replace(job.source, records=job.source.records[rows.start : rows.stop]))
 

@@ -92,7 +92,7 @@ def cache_commit(features: str, wait: bool, cache: Path, as_json: bool) -> None:
     \b
     Example: python pipeline.py cache commit photos
     """
-    from extract.commit import commit_parts
+    from extract.commit import briefly, commit_parts
 
     with progress_bar() as bar:
         done = commit_parts(features, cache, wait=wait, on_wait=bar.note)
@@ -100,7 +100,7 @@ def cache_commit(features: str, wait: bool, cache: Path, as_json: bool) -> None:
         echo_committed(done)
     if done["missing"]:
         said = (
-            f"{done['missing']} of {done['rows']} rows are not computed yet, of these parts: {', '.join(done['again'])}"
+            f"{done['missing']} of {done['rows']} rows are not computed yet, of these parts: {briefly(done['again'])}"
         )
         raise StoreError(said, where=done["features"], remedy="Run those parts and this again, or extract")
     if as_json:

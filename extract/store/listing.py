@@ -26,6 +26,8 @@ from extract.store.sealed import damaged, open_sealed, read_part, same_content, 
 LISTING, PART = "listing", "part"
 FORMAT_VERSION = 1
 PART_NAME = re.compile(r"([1-9]\d{0,8})-of-([1-9]\d{0,8})\.h5")
+MAX_PARTS = 10**9 - 1
+"""As many as their names can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def slice_of(part: tuple[int, int], n: int) -> range:
     """Return the rows of part (K, N) of n rows: consecutive, so that its images lie together; sizes differ by one."""
     number, of = part
     return range((number - 1) * n // of, number * n // of)
+
+
+def parts_of(rows: np.ndarray, of: int, n: int) -> list[int]:
+    """Return which parts of so many have these rows (m,) of n, each once, in order: `slice_of` the other way."""
+    return np.unique(-(-(rows.astype(np.int64) + 1) * of // n)).tolist()
 
 
 def contents_path(folder: Path, part: tuple[int, int]) -> Path:

@@ -1,5 +1,6 @@
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +14,15 @@ from hypothesis import strategies as st
 
 from extract import job, loader
 from extract import run as story
-from extract.commit import NOT_BEGUN, commit_parts
-from extract.errors import StoreError
+from extract.commit import NOT_BEGUN, briefly, commit_parts
+from extract.errors import OptionError, StoreError
 from extract.forward import Extractor, build_extractor
 from extract.record import Status
 from extract.run import dry_run, extract
 from extract.spec import ExtractSpec
 from extract.store import FeatureSet, known
 from extract.store.folders import SetFolder
-from extract.store.listing import slice_of
+from extract.store.listing import parts_of, slice_of
 from extract.store.lock import held, lock_of
 from extract.store.sealed import parse
 from tests.faults.storage import InProcess
@@ -60,6 +61,13 @@ def commit(spec: ExtractSpec, features: str = "pets") -> dict:
 def parts_of_index(path: Path) -> dict[str, np.ndarray]:
     """Every dataset of an index but the virtual ones."""
     return parse(path.read_bytes(), path, "index")[1]
+
+
+@given(n=st.integers(1, 300), of=st.integers(1, 400), seed=st.integers(0, 99))
+def test_the_parts_of_rows_are_those_whose_slices_have_them(n, of, seed):
+    rows = np.flatnonzero(np.random.default_rng(seed).random(n) < 0.1)
+    expected = [number for number in range(1, of + 1) if set(slice_of((number, of), n)) & set(rows.tolist())]
+    assert parts_of(rows, of, n) == expected
 
 
 @given(n=st.integers(0, 10_000), of=st.integers(1, 200))
@@ -167,6 +175,42 @@ def test_parts_of_several_numbers_make_one_whole(spec):
     assert (done["missing"], done["again"]) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("run", "again"),
+    [
+        ([(1, 2), (3, 4)], ["2/2"]),
+        ([(1, 4), (2, 4), (1, 2), (1, 1_000_000)], ["3/4", "4/4"]),
+        ([(5, 6), (6, 6), (1, 3)], ["3/6", "4/6"]),
+    ],
+)
+def test_of_parts_of_several_numbers_those_are_named_that_most_were_run_of(spec, run, again):
+    for number, of in run:
+        compute(spec, number, of=of)
+    assert commit(spec)["again"] == again
+    for each in again:
+        compute(spec, int(each[0]), of=int(each[2:]))
+    assert commit(spec)["missing"] == 0
+
+
+def test_parts_are_named_in_few_words():
+    assert briefly(["7/8"]) == "7/8"
+    assert briefly([f"{number}/99" for number in (1, 2, 3, 5, 98, 99)]) == "1-3/99, 5/99, 98-99/99"
+    assert briefly([f"{number}/99" for number in range(1, 99, 2)]).endswith(", 77/99, 79/99, and 9 more such")
+
+
+def test_more_parts_than_their_names_can_tell_are_refused(spec):
+    for work in (extract, dry_run):
+        with pytest.raises(OptionError, match=r"1,000,000,000 parts\. Take 999,999,999 at most"):
+            work(replace(spec, part=(1, 10**9)))
+    assert not spec.cache.exists()
+
+
+def test_a_part_that_is_computed_twice_counts_once(spec):
+    compute(spec, 1, 2, 2, 3, 1)
+    done = commit(spec)
+    assert (done["rows"], done["missing"], done["bad"]) == (12, 0, 0)
+
+
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_bad_images_and_equal_ones_are_rows_as_ever(spec, tmp_path):
     data = Path(spec.data)
@@ -229,6 +273,36 @@ def test_other_images_are_not_committed_under_a_name(spec, tmp_path):
     compute(replace(spec, data=str(tiny_folder(tmp_path / "other/pets", seed=500))))
     with pytest.raises(StoreError, match=r"other images.*--name"):
         commit(spec)
+
+
+def test_images_that_were_moved_are_committed_once_enough_parts_have_seen_them(spec, tmp_path):
+    compute(spec)
+    before = Path(commit(spec)["path"])
+    there = replace(spec, data=str(shutil.move(spec.data, tmp_path / "moved")), name="pets")
+    whole = files_in(before.parent)["features.h5"]
+    assert [each["computed"] for each in compute(there, 1)] == [0]
+    with pytest.raises(StoreError) as refused:
+        commit(spec)
+    assert "other images" in refused.value.what
+    assert refused.value.what.endswith("as far as parts have seen them")
+    assert "Run the other parts first (2-3/3), and this again" in refused.value.remedy
+    assert files_in(before.parent)["features.h5"] == whole
+    compute(there, 2)
+    assert commit(spec)["again"] == ["3/3"]
+    compute(there, 3)
+    done = commit(spec)
+    assert (done["missing"], FeatureSet(Path(done["path"])).source) == (0, there.data)
+
+
+def test_where_no_part_has_seen_the_images_that_are_listed_an_index_is_left_as_it_is(spec):
+    [_, _, done] = compute(spec)
+    index = Path(commit(spec)["path"])
+    before = index.read_bytes()
+    for path in Path(done["path"]).parent.glob("*-of-3.h5"):
+        path.unlink()
+    with pytest.raises(StoreError, match="no part has seen the images that are listed now"):
+        commit(spec)
+    assert index.read_bytes() == before
 
 
 def test_a_damaged_file_of_a_part_is_told(spec):
