@@ -11,7 +11,7 @@ from extract.commit import Commits
 from extract.engines import probe
 from extract.errors import ShardsFailed
 from extract.forward import build_extractor
-from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_plan
+from extract.job import Job, check_room, fetch_relayed, plan_of, prepare_folder, remember, run_plan
 from extract.part import compute_part, part_of
 from extract.plan import Plan, check_still_there, explain_miss, opened, stored_shards
 from extract.progress import Progress, Silent
@@ -25,6 +25,8 @@ from extract.store.lock import held, lock_of
 from extract.store.reader import INDEX, KEY_DIGITS, SHARDS
 from extract.store.shards import Shard
 from extract.verdict import judge
+
+ESTIMATED_HERE = "the time is that of this machine by itself: actors of Ray share the work, and may have other devices"
 
 
 def extract(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def _compute_all(job: Job) -> dict[str, Any]:
         miss = explain_miss(job.folder, job.extractor.recipe)
         if miss and spec.only is None:  # some of the images are for a question, and not for who types the name
             job.progress.note(f"new features: {miss['nearest']} differs in: {'; '.join(miss['differs_in'])}")
+        fetch_relayed(job)
         stored, damaged = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, thorough=spec.rehash)
         plan, contents = plan_of(job, stored, remember=lambda by_id: remember(job, by_id))
         before = opened(job.folder / INDEX)
@@ -63,7 +66,7 @@ def _compute_all(job: Job) -> dict[str, Any]:
 def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, Any]:
     """Say what `extract` would do: rows, what of it is there, the bytes to write, and about how long it will take.
 
-    Computes some of the rows to tell the time, and writes nothing.
+    Computes some of the rows here to tell the time, whatever the engine, and writes nothing.
     """
     job = part_of(open_job(spec, progress or Silent()))
     recipe = job.extractor.recipe
@@ -80,8 +83,16 @@ def dry_run(spec: ExtractSpec, progress: Progress | None = None) -> dict[str, An
         "free": files.free_bytes(job.folder),
         **_estimate(job, plan),
         "miss": explain_miss(job.folder, recipe),
-        "notes": list(job.source.notes),
+        "notes": [*job.source.notes, *_told_of_estimate(job, plan)],
     }
+
+
+def _told_of_estimate(job: Job, plan: Plan) -> list[str]:
+    """Say, and return, what the time does not tell: of actors nothing is known before they are there."""
+    if job.spec.engine.name == "local" or not plan.computed:
+        return []
+    job.progress.note(ESTIMATED_HERE)
+    return [ESTIMATED_HERE]
 
 
 def _estimate(job: Job, plan: Plan) -> dict[str, float | None]:

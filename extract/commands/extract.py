@@ -37,6 +37,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--cpus-per-actor", "cpus", type=POSITIVE, default=1.0, help="Of ray: cores for each actor."),
         click.option("--gpus-per-actor", "gpus", type=POSITIVE, help="Of ray: GPUs for each actor, or a part of one."),
         click.option("--shard-timeout", "shard_timeout_s", type=POSITIVE, help="Of ray: seconds until a shard hangs."),
+        click.option("--relay", help="Of ray: a URL, as s3://BUCKET/PREFIX, for shards of machines without the cache."),
         click.option("--part", type=Part(), help="Compute this part of DATA alone, as in 3/8; then: cache commit."),
     )
     for option in reversed(options):
@@ -94,7 +95,9 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--mean", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
-@click.option("--dry-run", is_flag=True, help="Say what would be computed and written, and how long it takes.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be computed and written, and how long this machine takes for it."
+)
 @click.option(
     "--profile",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -145,7 +148,7 @@ def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:
     taken = ("name", "root", "precision", "store", "cache", "device", "batch_size", "workers")
     taken += ("rehash", "retry_failed", "wait", "tf32", "decoder", "compile", "profile")
     taken += ("views", "view_seed", "view_flips", "part")
-    engine = ("address", "actors", "cpus", "gpus", "shard_timeout_s")
+    engine = ("address", "actors", "cpus", "gpus", "shard_timeout_s", "relay")
     return ExtractSpec(
         data=data,
         backbone=BackboneSpec(options["model"], options["weights"], options["seed"], given),

@@ -25,7 +25,7 @@ from extract.errors import Interrupted, OptionError, StoreError
 from extract.progress import Silent
 from extract.record import Record, Status
 from extract.run import dry_run, extract
-from extract.spec import ExtractSpec
+from extract.spec import EngineSpec, ExtractSpec
 from extract.store import FeatureSet, open_features
 from extract.store.known import FINE_NS, read_known, signature_of, write_known
 from extract.store.lock import held, lock_of
@@ -304,6 +304,16 @@ def test_a_dry_run_tells_the_time_from_a_few_rows(spec, monkeypatch):
     monkeypatch.setattr(story, "probe", lambda *_: pytest.fail("there is nothing to compute"))
     planned = dry_run(spec)
     assert (planned["images_per_s"], planned["estimated_s"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize(("engine", "told"), [(EngineSpec(), []), (EngineSpec("ray"), [story.ESTIMATED_HERE])])
+def test_a_dry_run_says_that_its_time_is_of_no_actors(spec, monkeypatch, engine, told):
+    monkeypatch.setattr(story, "probe", lambda *_: 1.0)
+    notes = Notes()
+    assert dry_run(replace(spec, engine=engine), notes)["notes"] == told
+    assert notes.heard == told
+    extract(spec)
+    assert dry_run(replace(spec, engine=engine))["notes"] == []
 
 
 def test_a_dry_run_that_is_interrupted_writes_nothing(spec):
