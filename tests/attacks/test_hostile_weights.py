@@ -266,7 +266,7 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path):
         read_state(tmp_path / "w.pt")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10**6), byte=st.integers(0, 255), legacy=st.booleans())
 def test_any_damage_to_a_weights_file_is_an_error_of_ours_or_none(tmp_path_factory, at, byte, legacy):
     path = tmp_path_factory.mktemp("fuzz") / "w.pt"

@@ -77,7 +77,7 @@ def test_a_run_is_found_by_name_and_by_folder(made, tmp_path, monkeypatch):
         read_run("gone.zip")
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_bit_of_an_archive_changes_an_answer(made, tmp_path, place, bit):
     data = bytearray((made / "run.zip").read_bytes())

@@ -153,7 +153,7 @@ def test_a_bundle_of_the_version_before_answers_as_it_did(tmp_path, name):
     assert (found.layers, found.conformal, found.open_set) == (("penultimate",), None, None)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     classes=st.lists(st.text(st.characters(), max_size=8), min_size=2, max_size=5, unique=True),
     temperature=st.floats(0.05, 20),

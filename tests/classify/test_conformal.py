@@ -41,7 +41,7 @@ def test_too_few_rows_promise_everything():
     assert Conformal(0.1, (1.0, 1.0), False, 8).sets(np.array([[1.0, 0.0]])).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), alpha=st.sampled_from([0.05, 0.1, 0.3]))
 def test_sets_hold_the_truth_as_often_as_promised(seed, alpha):
     shares, y = drawn(2000, 4, seed)
@@ -100,7 +100,7 @@ def plain_curve(confidence: np.ndarray, hit: np.ndarray) -> float:
     return float(np.mean(aurcs))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from([0.5, 0.7, 0.9]), st.booleans()), min_size=1, max_size=6))
 def test_the_area_under_the_curve_is_that_of_all_orders(rows):
     confidence, hit = (np.array(column) for column in zip(*rows, strict=True))
@@ -118,7 +118,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
     json.dumps(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1, max_size=12),
     st.sampled_from([0.5, 0.75, 1.0]),

@@ -152,7 +152,7 @@ def test_images_that_all_stand_alone_have_no_groups():
     assert group_codes([], []) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     groups=st.lists(st.sampled_from(["", "", "", "x", "y"]), min_size=1, max_size=8),
     contents=st.lists(st.sampled_from([b"\0", b"\1", b"\2"]), min_size=8, max_size=8),

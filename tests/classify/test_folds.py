@@ -14,7 +14,7 @@ def some_pairs(n: int, n_pairs: int, n_classes: int, seed: int) -> tuple[np.ndar
     return y, groups
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_bundles_hold_rows_of_one_class_and_leave_groups_as_they_are(seed, most):
     y, groups = some_pairs(200, 20, 3, seed)

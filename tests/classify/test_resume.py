@@ -55,7 +55,7 @@ def part_of(folder: Path, form: str, classes: tuple[str, ...] | None = None, **k
     return Part(folder / "answers", {**SAID, "format": form, **known}, classes)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     form=st.sampled_from(["csv", "jsonl"]),
     classes=st.sampled_from([None, CLASSES]),

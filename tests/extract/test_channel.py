@@ -49,7 +49,7 @@ def test_one_who_waits_gets_what_comes():
         assert got.get() == "a"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(room=st.integers(1, 5), givers=st.integers(1, 4), takers=st.integers(1, 4))
 def test_every_item_arrives_once_and_those_of_one_giver_in_order(room, givers, takers):
     with Crew() as crew:

@@ -281,7 +281,7 @@ def spoil(valid: bytes, changes, header, end: float) -> bytes:
     return bytes(data[: int(end * len(data))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kind=st.sampled_from(sorted(VALID)), **SPOILT)
 def test_any_mutation_is_an_image_or_a_failure(kind, changes, header, end):
     got = decode(spoil(VALID[kind], changes, header, end))
@@ -435,7 +435,7 @@ JPEGS = [encoded(NOISE.convert(mode), "JPEG", **options) for mode in ("RGB", "L"
 
 
 @two_roads
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.sampled_from(JPEGS), short_px=st.sampled_from([None, 5, 11, 22]), **SPOILT)
 def test_any_mutation_means_the_same_on_both_roads(data, short_px, changes, header, end):
     same(spoil(data, changes, header, end), short_px=short_px)
@@ -485,7 +485,6 @@ def test_a_scaled_jpeg_is_scaled_by_pillow_too(monkeypatch):
     assert {short_px: decoded(data, short_px=short_px).shape for short_px in SHORT} == SHORT
 
 
-@settings(deadline=None)
 @given(width=st.integers(2, 70), height=st.integers(2, 70), short_px=st.integers(2, 40))
 def test_a_jpeg_is_never_scaled_below_what_is_asked(width, height, short_px):
     got = same(encoded(NOISE.resize((width, height)), "JPEG"), short_px=short_px)

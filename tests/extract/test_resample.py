@@ -64,13 +64,13 @@ def sights(draw: st.DrawFn, side: int) -> tuple[Tensor, Look]:
 
 
 @needs_avx2
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(seen=st.integers(2, 24).flatmap(sights), interpolation=st.sampled_from(ON_A_DEVICE))
 def test_every_look_is_bitwise_as_torchvision_resizes_the_whole(seen, interpolation):
     assert rendered(*seen, interpolation).equal(plainly(*seen, interpolation))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     seen=st.integers(2, 24).flatmap(lambda side: st.lists(sights(side), min_size=1, max_size=4)),
     interpolation=st.sampled_from(ON_A_DEVICE),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as F
@@ -23,7 +23,6 @@ def seen(height: int, width: int, preset: Preprocessing = PRESET, **changes) -> 
     return found
 
 
-@settings(deadline=None)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), resize=st.integers(1, 40), cut=st.integers(0, 39))
 def test_the_first_view_is_the_centre_as_torchvision_crops_it(height, width, resize, cut):
     preset = replace(PRESET, resize_size=resize, crop_size=max(1, resize - cut))
@@ -41,7 +40,6 @@ def test_the_second_view_is_its_mirror_image():
     assert mirrored == replace(centre, flip=True)
 
 
-@settings(deadline=None)
 @given(height=st.integers(1, 2000), width=st.integers(1, 2000), seed=st.integers(0, 2**40), digest=st.binary())
 def test_random_crops_lie_in_the_image_and_keep_their_area_and_ratio(height, width, seed, digest):
     if max(height, width) > 200 * min(height, width):

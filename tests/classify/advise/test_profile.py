@@ -160,7 +160,7 @@ def test_of_equal_differences_the_largest_is_called_positive_as_seldom_as_it_sho
 shifts = st.floats(-1, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(values=st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=5), shift=shifts, seed=st.integers(0, 99))
 def test_the_interval_holds_the_value_moves_with_it_and_no_hopeless_rival_raises_it(values, shift, seed):
     centre = np.array(values)

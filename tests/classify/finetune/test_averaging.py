@@ -145,7 +145,7 @@ def test_mixing_at_the_ends_gives_the_ends_to_the_bit():
     assert same({name: value for name, value in interpolate(start, end, 0.0).items() if name in floats}, floats)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(share=st.floats(0, 1))
 def test_a_mix_of_weights_is_that_of_the_formula(share):
     start, end = network(seed=0).state(), network(seed=1).state()

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.finetune.budget import FEWEST_STEPS, cost, fit_budget
@@ -49,7 +49,6 @@ def test_a_training_that_was_asked_to_be_short_may_be():
         fit_budget(plan, 1.0, 0.0, 19.0, 0)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 20), st.integers(60, 5000), st.floats(0.01, 10), st.floats(0, 10), st.integers(0, 5),
     st.floats(0.001, 1.2),

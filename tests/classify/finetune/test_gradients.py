@@ -18,7 +18,7 @@ def job():
     return tiny_job(TinyExamples(), mixup=0.3, label_smoothing=0.1, class_weight="balanced")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(part=st.integers(1, 9), n=st.integers(1, 9), seed=st.integers(0, 5))
 def test_whatever_the_parts_the_gradients_are_those_of_the_whole_batch(part, n, seed):
     job = tiny_job(TinyExamples(), mixup=0.3, label_smoothing=0.1, class_weight="balanced")

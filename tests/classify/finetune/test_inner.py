@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.finetune.inner import FEWEST, MOST, inner_split
@@ -77,7 +77,6 @@ def test_where_nothing_can_be_set_apart_that_is_said(y, groups):
         inner_split(y, groups, 0)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_image_once_groups_whole_and_every_class_trained_on(data):
     n = data.draw(st.integers(2, 120))

@@ -97,7 +97,7 @@ def test_the_digest_hangs_on_every_frozen_number_and_on_no_other(bn):
     assert net.frozen_digest() == frozen
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     bn=st.sampled_from(BN_MODES),
     deeds=st.lists(st.sampled_from(["train", "eval", "step", "forward", 0, 1, 2, None]), max_size=8),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.finetune.plan import Augment, check_tuning, in_epochs, make_plan, pace, shorten
@@ -131,7 +131,6 @@ def test_classes_without_training_images_do_not_count():
     assert plan_of("tail", [60, 0, 60, 0]) == plan_of("tail", [60, 60])
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(STRATEGIES),
     st.lists(st.integers(1, 30_000), min_size=2, max_size=5),
@@ -150,7 +149,6 @@ def test_every_plan_can_be_carried_out(strategy, counts, recipe, steps, batch_si
     assert notes
 
 
-@settings(deadline=None)
 @given(st.integers(1, 100_000), st.floats(0.01, 1e6))
 def test_looks_are_as_often_as_asked_within_bounds(steps, asked):
     every = pace(steps, asked)

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.finetune.job import Outcome
@@ -167,7 +167,6 @@ def test_what_has_ended_is_not_trained_again():
     assert len(trainings.calls) == 3
 
 
-@settings(deadline=None)
 @given(st.integers(1, 25), st.integers(1, 500), st.integers(0, 60), st.integers(1, 60), st.data())
 def test_a_search_takes_the_steps_that_were_counted(n_rates, steps, warmup, every, data):
     plan = plan_of(*range(1, n_rates + 1), steps=steps, warmup_steps=min(warmup, steps - 1), evaluate_every=every)

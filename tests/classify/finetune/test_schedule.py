@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.finetune.plan import Plan, Setting
@@ -46,7 +46,6 @@ def test_the_rate_rises_to_its_full_height_and_then_falls():
     assert rates[-1] == 0.5 * (1 + math.cos(math.pi * 14 / 15))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.data())
 def test_no_step_is_for_nothing(steps, data):
     warmup = data.draw(st.integers(0, steps - 1))
@@ -61,7 +60,6 @@ def test_all_blocks_train_unless_they_are_to_begin_one_after_the_other():
     assert opened == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5 + [None] * 20
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 30))
 def test_blocks_only_ever_open(steps, n_blocks):
     opened = [unfrozen_at(step, plan_of(steps, gradual=True), n_blocks) for step in range(steps)]

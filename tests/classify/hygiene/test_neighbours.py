@@ -38,7 +38,7 @@ def test_a_gpu_finds_the_same_neighbours(block_bytes: int, monkeypatch: pytest.M
     np.testing.assert_allclose(distances, expected[0], atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 12), k=st.integers(1, 14), seed=st.integers(0, 9))
 def test_neighbours_are_other_rows_in_rising_order(n: int, k: int, seed: int) -> None:
     distances, numbers = nearest(to_unit(rows(n, 3, seed)), k)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
@@ -17,7 +17,6 @@ def some_scores(seed: int, n: int, k: int, levels: int) -> tuple[np.ndarray, np.
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.sampled_from([1, 3, 100]))
-@settings(deadline=None)
 def test_ap_is_sklearns_also_with_ties(seed, n, levels):
     Y, scores = some_scores(seed, n, 2, levels)
     for y, column, ap in zip(Y.T, scores.T, average_precisions(Y, scores), strict=True):

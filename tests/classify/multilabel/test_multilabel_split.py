@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classify.multilabel.split import hold_out, make_folds, stratified_parts
@@ -16,7 +16,6 @@ def labelled(draw, grouped: bool):
 
 
 @given(labelled(grouped=True), st.integers(2, 6), st.integers(0, 3))
-@settings(deadline=None)
 def test_parts_are_a_partition_that_keeps_groups_whole_whoever_asks(data, k, seed):
     Y, groups = data
     part = stratified_parts(Y, groups, [1 / k] * k, seed)
@@ -27,7 +26,6 @@ def test_parts_are_a_partition_that_keeps_groups_whole_whoever_asks(data, k, see
 
 
 @given(labelled(grouped=False), st.integers(2, 6))
-@settings(deadline=None)
 def test_the_rarest_class_is_dealt_as_evenly_as_whole_rows_can_be(data, k):
     Y, _ = data
     minority = Y ^ (2 * Y.sum(axis=0) > len(Y))

@@ -65,7 +65,7 @@ def test_leaving_groups_out_equals_a_fit_without_each_group(n, dims):
 
 
 @given(st.integers(3, 12), st.integers(1, 14), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_rows_and_groups_are_left_out_exactly(n, dims, seed):
     rng = np.random.default_rng(seed)
     X, y = rng.integers(-2, 3, (n, dims)).astype(float), rng.integers(0, 3, n)

@@ -40,7 +40,7 @@ def test_single_precision_far_from_zero_loses_only_what_its_numbers_lost():
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_parts_add_up_and_can_be_taken_away(data):
     n, n_parts = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 4))
     parts = np.array(data.draw(st.lists(st.integers(-1, n_parts - 1), min_size=n, max_size=n)))

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_protocol import tiny_data
 
@@ -55,7 +55,6 @@ def test_labels_that_only_tests_have_are_errors_of_the_head(name):
 rows = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(rows)
 def test_a_row_that_is_drawn_twice_counts_as_two(drawn):
     positive, counts = np.array([hit for hit, _ in drawn]), np.array([times for _, times in drawn])

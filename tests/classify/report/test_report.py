@@ -131,7 +131,7 @@ def test_a_published_protocol_leads_with_its_metric_and_shows_what_it_tried():
     assert "Layer by layer" not in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_a_run_does_not_hold_is_left_out(data):
     def thinned(found: dict, depth: int) -> dict:

@@ -253,7 +253,7 @@ def head_of(data: bytes) -> tuple[str | None, str, tuple[int, int], int]:
 VALID = [PLAIN, GREY, encoded(exif=exif(orientation=1)), encoded(restart_marker_blocks=2), encoded(subsampling=0)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     data=st.sampled_from(VALID),
     changes=st.lists(st.tuples(st.integers(0, 800), st.integers(0, 255)), max_size=4),
@@ -272,7 +272,7 @@ def test_of_any_mutation_pillow_thinks_the_same(data, changes, cut):
         assert images.too_large((width, height)) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300))
 def test_any_bytes_have_an_answer(data):
     assert not eligible(data)

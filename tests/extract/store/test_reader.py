@@ -54,7 +54,7 @@ def entry(i: int, name: str = "", **known: str) -> Entry:
     return Entry(Record(name or f"{i}.png", f"/data/{i}.png", **known), content(i))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.lists(st.integers(0, 9), min_size=1, max_size=25),
     cut=st.integers(1, 9),
@@ -175,7 +175,7 @@ def test_a_shard_without_a_view_is_an_error(tmp_path):
             look()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.text(max_size=5), st.none() | st.text(max_size=5)), min_size=1, max_size=8))
 def test_names_and_labels_survive(tmp_path_factory, said):
     said = [(os.fsdecode(os.fsencode(a.encode("utf-8", "replace"))), b) for a, b in said]
