@@ -5,8 +5,9 @@
 Each NAME is one measurement. `--write` puts the figures into `benchmarks/advise.json`, and from there into
 `benchmarks/advise.md`. Both measurements take every strategy on every set and size, as `python -m benchmarks.finetune
 strategies` runs and keeps them, and one run in which `fit` chooses. Runs are kept in $OFFSHELF_WORK (default
-cache/benchmark-finetune), and not made again, nor are those that the JSON of the figures knows. After $OFFSHELF_SECONDS
-no new one begins: what is there makes the tables, and the same command goes on later. `--quick` runs small sizes alone.
+cache/benchmark-finetune), and not made again, nor are those that the JSON of the figures knows; but one in which `fit`
+chose is where its budget would now be another by more than a fifth. After $OFFSHELF_SECONDS no new one begins: what is
+there makes the tables, and the same command goes on later. `--quick` runs small sizes alone.
 """
 
 import sys

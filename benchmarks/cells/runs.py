@@ -14,6 +14,8 @@ STEPS = dict.fromkeys(STRATEGIES, 300) | {"scratch": 600}
 TUNES = {name: TuneSpec(steps=steps, folds=0, seeds=1) for name, steps in STEPS.items()}
 EVERY = {LINEAR: TuneSpec(), **TUNES}
 """All that there is to choose from, from the cheapest, and how it is trained."""
+SAME_BUDGET = 0.2
+"""Of a budget: by how much that of a run may differ, as what everything took is never twice the same."""
 
 Outcomes = dict[str, Outcome]
 
@@ -46,16 +48,27 @@ def exhaustive(cell: Cell, place: Workplace, known: Mapping[str, Outcomes]) -> O
 
 
 def outcome(cell: Cell, name: str, place: Workplace, kept: Outcome | None, tune: TuneSpec) -> Outcome | None:
-    """Return what a run came to: one that is there, one that was kept, or, if there is time, a new one."""
-    folder = place.run(cell, name)
-    if not (folder / "metrics.json").is_file():
-        if kept or place.is_over():
-            return kept
-        features = extracted(cell, place)
-        with watched() as watch:
-            fit(FitSpec(features, cache=place.cache, strategy=name, tune=tune, out=folder, duplicates="off"))
-        note_load(folder, watch.foreign_cores)
-    return read_run(folder, cell.images.group)
+    """Return what a run came to: one that is there, one that was kept, or, if there is time, a new one.
+
+    One that had another budget is neither.
+    """
+    folder, group = place.run(cell, name), cell.images.group
+    there = read_run(folder, group) if (folder / "metrics.json").is_file() else kept
+    if there and had_budget(there, tune.budget_s):
+        return there
+    if place.is_over():
+        return None
+    features = extracted(cell, place)
+    with watched() as watch:
+        fit(FitSpec(features, cache=place.cache, strategy=name, tune=tune, out=folder, duplicates="off"))
+    note_load(folder, watch.foreign_cores)
+    return read_run(folder, group)
+
+
+def had_budget(run: Outcome, budget_s: float | None) -> bool:
+    """Say whether a run had about the budget that is asked for, if one is."""
+    had_s = run.told.get("budget_s")
+    return budget_s is None or (had_s is not None and abs(had_s - budget_s) <= SAME_BUDGET * budget_s)
 
 
 def check_alike(cell: Cell, found: Outcomes) -> None:

@@ -11,7 +11,7 @@ from benchmarks.cells import runs
 from benchmarks.cells.outcomes import Outcome, compare, keep, kept_outcomes, read_run
 from benchmarks.cells.runs import EVERY, STEPS, RunError, missing, whole_cells
 from benchmarks.cells.sets import FIRST, Cell, Workplace, all_cells, speaker
-from classify.tuning import LINEAR
+from classify.tuning import LINEAR, TuneSpec
 
 CELLS = all_cells()
 
@@ -139,3 +139,16 @@ def test_what_is_missing_is_made_while_there_is_time_and_not_of_large_cells_when
     asked.clear()
     assert [*all_outcomes(unending, quick=False)] == CELLS
     assert len(asked) == (len(CELLS) - len(small)) * len(EVERY)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "there"), [(None, True), (55.0, True), (70.0, True), (45.0, False), (80.0, False)]
+)
+def test_a_run_within_another_budget_is_made_again(place: Workplace, budget_s: float | None, there: bool):
+    rung = dict.fromkeys(("rung", "tried", "accepted", "reason")) | {"seconds": 3.0}
+    advice = {"case": {"name": "small and similar"}, "budget_s": 60, "ladder": [rung]}
+    write_run(place.run(CELLS[0], "auto"), [1], LINEAR, advice=advice)
+    found = runs.outcome(CELLS[0], "auto", place, None, TuneSpec(budget_s=budget_s))
+    assert (found is not None) == there
+    kept = read_run(place.run(CELLS[0], "auto"))
+    assert (runs.outcome(CELLS[1], "auto", place, kept, TuneSpec(budget_s=budget_s)) is not None) == there
