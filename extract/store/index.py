@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from extract.errors import StoreError
 from extract.recipe import Recipe, Tap, view_of
 from extract.record import Failure, Record, Status
 from extract.store import files
@@ -34,6 +35,10 @@ NO_LABEL = -1
 NO_SHARD = -1
 NOTHING = bytes(32)
 """Stands for the SHA-256 of what could not be read."""
+
+MAX_BYTES = 8 << 30
+"""Of an index, which is read in one go. A row takes 57 bytes, and as many again as the longest name, split, group and
+reason have: 64 million rows where names have 70 letters, 91 million where they have 30."""
 
 MAX_ROW_NUMBERS = 1 << 30
 """Numbers of one image in one layer: no network makes more of the largest image."""
@@ -113,6 +118,7 @@ def write_index(
     """Write the index of `entries` in place of the one before, unless that says the same; return its table.
 
     `shapes` says of every tap what one row of it looks like, (D,) or (C, H, W); in further views it looks the same.
+    Raises StoreError where the index would be larger than any that is read, and where it cannot be written.
     """
     table = make_table(entries, shards)
     used = sorted({int(number) for number in table.shard if number >= 0})
@@ -131,6 +137,9 @@ def write_index(
         file["features"] = file[f"layers/{recipe.primary.name}"]
 
     data = seal(KIND, _attributes(recipe, shapes, source), fill)[1]
+    if len(data) > MAX_BYTES:
+        remedy = "Part DATA into data sets of their own, each with a --name; the rows that are computed are kept"
+        raise StoreError(f"an index of {len(table.row):,} rows is too large to be read", where=str(path), remedy=remedy)
     if not same_content(path, KIND, data, but=("created", "versions")):
         files.replace(path, data)
     return table

@@ -29,9 +29,6 @@ KINDS = {
 }
 """The kind of numbers or text, and the rank, of every dataset of an index."""
 
-MAX_INDEX_BYTES = 8 << 30
-"""About 40 million images."""
-
 
 class Tables:
     """The tables of an index, one entry per image in every list.
@@ -158,7 +155,7 @@ def _bytes_of(path: Path) -> bytes:
     """Read an index in one go: what is in memory cannot be replaced while it is parsed."""
     file, table = open_sealed(path, index.KIND)
     with file:
-        if table.n_bytes > MAX_INDEX_BYTES:
+        if table.n_bytes > index.MAX_BYTES:
             raise damaged(path, index.KIND, f"{table.n_bytes:,} bytes are too many")
         try:
             file.seek(0)

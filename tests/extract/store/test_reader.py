@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from extract.errors import StoreError
 from extract.recipe import Preprocessing, Recipe, Tap
 from extract.record import Failure, Record, Status
-from extract.store import FeatureSet, files, open_features, reader
+from extract.store import FeatureSet, files, index, open_features, reader
 from extract.store.index import FORMAT, FORMAT_VERSION, Entry, write_index
 from extract.store.inventory import describe, inventory
 from extract.store.sealed import seal
@@ -341,3 +341,17 @@ def test_the_inventory_counts_rows_and_names_what_is_bad(tmp_path):
     described = describe("set", tmp_path)
     assert described["bad_rows"] == [{"id": "1.png", "status": "damaged", "reason": "bad 1"}]
     assert described["recipe"]["model"] == "builtin:x"
+
+
+def test_an_index_that_nobody_could_read_is_not_written_over_one_that_can(tmp_path, monkeypatch):
+    features = feature_set(tmp_path, [Entry(Record("0.png", ""), content(0))], [shard_of([0])])
+    before = features.path.read_bytes()
+    monkeypatch.setattr(index, "MAX_BYTES", len(before))
+    many = [Entry(Record(f"{i}.png", ""), content(0)) for i in range(500)]
+    with pytest.raises(StoreError, match=r"an index of 500 rows is too large to be read.*Part DATA"):
+        feature_set(tmp_path, many, [shard_of([0])])
+    assert features.path.read_bytes() == before
+    FeatureSet(features.path)
+    monkeypatch.setattr(index, "MAX_BYTES", len(before) - 1)
+    with pytest.raises(StoreError, match="bytes are too many"):
+        FeatureSet(features.path)
