@@ -84,7 +84,8 @@ def _check_usable(features: "FeatureSet", ok: np.ndarray, usable: np.ndarray) ->
             where=features.name,
             remedy="Give --labels FILE, or extract a folder of class folders",
         )
-    raise FitError(f"none of the {len(ok)} images has features", where=features.name, remedy="See /errors in the index")
+    remedy = f"See why: pipeline.py cache info {features.name}"
+    raise FitError(f"none of the {len(ok)} images has features", where=features.name, remedy=remedy)
 
 
 def _split(

@@ -36,6 +36,8 @@ def echo_fit(metrics: dict[str, Any]) -> None:
     click.echo(f"Test {name}: {percent(probe['test'][metric]).strip()} on {metrics['n_test']} images.")
     if "finetune" in metrics:
         _echo_training(metrics, name)
+    for note in (metrics.get("protocol") or {}).get("notes", []):
+        click.echo(f"Note: {note}")
     _echo_findings(metrics)
     click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
 

@@ -126,6 +126,6 @@ def list_files(path: Path) -> list[Record]:
         return [Record(given, absolute)]
     names = walk(path).images
     if not names:
-        raise SourceError("no images in this folder", where=shown(given), remedy="Name files to take any suffix")
+        raise SourceError("no images in this folder", where=shown(given), remedy="Give files by name, of any suffix")
     before, base = ("" if given == "." else given.rstrip("/") + "/"), absolute.rstrip("/") + "/"
     return [Record(before + name, base + name) for name in names]

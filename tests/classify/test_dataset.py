@@ -178,7 +178,7 @@ def test_what_cannot_be_fitted_says_why(make_features, labels, names, said):
 def test_no_usable_row(make_features):
     features = make_features(np.array([0, 1]), ["a", "b"])
     features.status[:] = 1
-    with pytest.raises(FitError, match="none of the 2 images"):
+    with pytest.raises(FitError, match=r"none of the 2 images has features. See why: .*cache info"):
         read_dataset(features)
 
 

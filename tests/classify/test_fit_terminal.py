@@ -40,6 +40,11 @@ def test_a_fit_is_told_in_a_few_lines(capsys):
     ]
 
 
+def test_what_a_protocol_was_short_of_is_told(capsys):
+    echo_fit(fitted(per_layer=[], selection=None, protocol={"notes": ["of 2 classes all images are taken"]}))
+    assert "Note: of 2 classes all images are taken\nReport: " in capsys.readouterr().out
+
+
 def tuned(**params):
     """What echo_fit needs of a run that trained the network."""
     probe = {name: fitted()[name] for name in ("layers", "transform", "head", "params", "selection", "test")}
