@@ -29,8 +29,8 @@ from benchmarks.faults.mounts import PowerCut, grow, memory_disk
 from extract import job, run
 from extract.errors import StoreError
 from extract.store.index import write_index
-from extract.store.sealed import damage
 from extract.store.shards import read_shard, write_shard
+from extract.store.whole import damage
 from tests.extract.store.test_reader import RECIPE, SHAPES, entry, shard_of
 from tests.faults import test_full_disk
 from tests.tiny import features_of, rows_in, rows_of, tiny_folder

@@ -24,7 +24,7 @@ from extract import forward, job, loader, run
 from extract.spec import ExtractSpec
 from extract.store import FeatureSet
 from extract.store.known import FINE_NS
-from extract.store.sealed import damage
+from extract.store.whole import damage
 from tests.faults.storage import InProcess
 from tests.tiny import assert_same_rows, features_of, rows_of, tiny_spec
 

@@ -34,7 +34,7 @@ from benchmarks.faults.harness import (
 from extract import run
 from extract.store import lock
 from extract.store.housekeeping import collect_garbage
-from extract.store.sealed import damage
+from extract.store.whole import damage
 from tests.faults.storage import FULL, carry_out, errors, kills
 from tests.tiny import features_of, put, rows_in, rows_of, tiny_folder
 

@@ -26,7 +26,7 @@ from extract.store import files
 from extract.store.disk import Disk
 from extract.store.folders import open_features
 from extract.store.reader import RECIPE, FeatureSet
-from extract.store.sealed import storable, text_array
+from extract.store.texts import storable, text_array
 
 BLOCK_ROWS, BLOCK_BYTES = 4096, 64 << 20
 ROWS = "rows.csv"

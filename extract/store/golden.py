@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from extract.errors import StoreError
-from extract.store.sealed import REPAIR, open_sealed, read_part
+from extract.store.damages import REPAIR
+from extract.store.sealed import open_sealed, read_part
 
 KIND = "golden"
 

@@ -23,8 +23,11 @@ from extract.errors import StoreError
 from extract.recipe import Recipe, Tap, view_of
 from extract.record import Failure, Record, Status
 from extract.store import files
-from extract.store.sealed import Attributes, damaged, same_content, seal, text_array
+from extract.store.damages import damaged
+from extract.store.sealed import Attributes, seal
 from extract.store.shards import Shard
+from extract.store.texts import text_array
+from extract.store.whole import same_content
 
 KIND = "index"
 FORMAT, FORMAT_VERSION = "offshelf-features", 3

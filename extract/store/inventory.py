@@ -12,9 +12,10 @@ import numpy as np
 from extract.errors import StoreError
 from extract.record import Status
 from extract.store import files, index, shards
+from extract.store.damages import damaged
 from extract.store.folders import list_folders, open_features
 from extract.store.reader import SHARDS, FeatureSet
-from extract.store.sealed import damaged, open_sealed
+from extract.store.sealed import open_sealed
 
 
 def inventory(cache: Path) -> dict[str, Any]:

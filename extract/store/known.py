@@ -16,7 +16,9 @@ import numpy as np
 from extract.errors import StoreError
 from extract.record import Record
 from extract.store import files
-from extract.store.sealed import open_sealed, read_part, same_content, seal, text_array, texts_of
+from extract.store.sealed import open_sealed, read_part, seal
+from extract.store.texts import text_array, texts_of
+from extract.store.whole import same_content
 
 log = logging.getLogger(__name__)
 

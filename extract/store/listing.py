@@ -19,9 +19,12 @@ from extract.errors import StoreError
 from extract.recipe import Recipe
 from extract.record import Failure, Record, Status
 from extract.store import files
+from extract.store.damages import damaged
 from extract.store.folders import PARTS
 from extract.store.index import NO_LABEL, NOTHING, Shape, read_shapes, write_records
-from extract.store.sealed import damaged, open_sealed, read_part, same_content, seal, text_array, texts_of
+from extract.store.sealed import open_sealed, read_part, seal
+from extract.store.texts import text_array, texts_of
+from extract.store.whole import same_content
 
 LISTING, PART = "listing", "part"
 FORMAT_VERSION = 1

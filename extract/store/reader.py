@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 from extract.errors import StoreError, unknown
 from extract.recipe import Recipe, view_of, weights_digest
 from extract.store import index, shards
+from extract.store.damages import REPAIR, damaged, unreadable
 from extract.store.index import NO_SHARD
-from extract.store.sealed import REPAIR, Part, Table, damaged, listed, open_sealed, prove_part, unreadable
+from extract.store.sealed import Part, Table, listed, open_sealed, prove_part
 from extract.store.tables import Tables
 
 INDEX = "features.h5"

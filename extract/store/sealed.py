@@ -16,7 +16,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,9 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from extract.errors import StoreError, UnreadableError
+from extract.errors import StoreError
+from extract.store.damages import AGAIN, damaged, not_recorded, other_version, unreadable
+from extract.store.texts import storable
 
 BLOCK_BYTES = 512
 """The smallest user block that HDF5 allows."""
@@ -42,8 +44,6 @@ MAX_SPAN = 1 << 62
 TYPES = re.compile(r"\|u1|<i8|<f2|<f4|\|S[1-9][0-9]{0,8}")
 """Types of datasets; S is text of fixed length."""
 
-REPAIR = "Run cache verify --repair, then extract again: it computes what is lost"
-AGAIN = "Run extract again: it is made anew"
 Attributes = Mapping[str, str | int]
 
 
@@ -94,13 +94,6 @@ def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -
     return digest, b"".join([_block(kind, digest, sum(map(len, body))), *body])  # each copy of 64 MiB costs 30 ms
 
 
-def storable(value: str | int) -> str | int | bytes:
-    """Return text as it is where it is UTF-8, and else as bytes: a path need not be text."""
-    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return value.encode("utf-8", "surrogateescape")
-    return value
-
-
 def _parts(file: h5py.File, image: bytes) -> dict[str, Any]:
     """Say of every dataset that lies in the image where it does."""
     parts: dict[str, Any] = {}
@@ -138,7 +131,7 @@ def open_sealed(path: Path, kind: str) -> tuple[BinaryIO, Table]:
     except OSError as error:
         raise unreadable(path, kind, error) from error
     try:
-        return file, _read_table(file, path, kind)
+        return file, read_table(file, path, kind)
     except OSError as error:
         file.close()
         raise unreadable(path, kind, error) from error
@@ -147,26 +140,8 @@ def open_sealed(path: Path, kind: str) -> tuple[BinaryIO, Table]:
         raise
 
 
-def unreadable(path: Path, kind: str, error: OSError) -> UnreadableError:
-    """Return our error for one of the system's."""
-    return UnreadableError(f"the {kind} cannot be read ({error.strerror})", where=str(path), remedy="Check the disk")
-
-
-def damaged(path: Path, kind: str, what: str) -> StoreError:
-    """Return the error for a file that is not as it was written.
-
-    An extraction looks at every byte of an index and makes a damaged one anew; of shards it does not.
-    """
-    return StoreError(f"the {kind} is damaged: {what}", where=str(path), remedy=REPAIR if kind == "shard" else AGAIN)
-
-
-def other_version(path: Path, kind: str) -> UnreadableError:
-    """Return the error for a file that is whole and not of our making: what a newer version wrote is no damage."""
-    remedy = "Take the version of offshelf that wrote it, or another --cache"
-    return UnreadableError(f"the {kind} is of another version", where=str(path), remedy=remedy)
-
-
-def _read_table(file: BinaryIO, path: Path, kind: str) -> Table:
+def read_table(file: BinaryIO, path: Path, kind: str) -> Table:
+    """Read the table of an open sealed file; raises StoreError where it is damaged, OSError where the disk fails."""
     n_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     digest = _claimed(file.read(BLOCK_BYTES), n_bytes - BLOCK_BYTES, path, kind)
@@ -231,7 +206,7 @@ def prove_part(file: BinaryIO, path: Path, kind: str, table: Table, name: str) -
     """Prove one dataset without keeping it. (Read, not mapped: a disk that fails is then an error and not a crash.)"""
     part = listed(path, kind, table, name)
     try:
-        whole = _digest(file, part.offset, part.n_bytes) == part.sha256
+        whole = digest_of(file, part.offset, part.n_bytes) == part.sha256
     except OSError as error:
         raise unreadable(path, kind, error) from error
     if not whole:
@@ -246,7 +221,8 @@ def listed(path: Path, kind: str, table: Table, name: str) -> Part:
     return table.parts[name]
 
 
-def _digest(file: BinaryIO, start: int, n_bytes: int) -> str:
+def digest_of(file: BinaryIO, start: int, n_bytes: int) -> str:
+    """SHA-256 of a stretch of a file, in hex; of less where the file ends."""
     total = hashlib.sha256()
     file.seek(start)
     while n_bytes > 0 and (chunk := file.read(min(n_bytes, 1 << 20))):
@@ -255,77 +231,16 @@ def _digest(file: BinaryIO, start: int, n_bytes: int) -> str:
     return total.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What is wrong with a sealed file, and the datasets that it is in, where it is in some."""
-
-    what: str
-    datasets: tuple[str, ...] = ()
-
-
-def damage(path: Path, kind: str) -> Damage | None:
-    """Look at every byte of a sealed file and say what is wrong; None where all is well.
-
-    Raises UnreadableError where the disk fails.
-    """
-    try:
-        file, table = open_sealed(path, kind)
-    except UnreadableError:
-        raise
-    except StoreError as error:
-        return Damage(error.what)
-    with file:
-        try:
-            if _digest(file, BLOCK_BYTES, table.n_bytes) == table.sha256:
-                return None
-            bad = [
-                name for name, part in table.parts.items() if _digest(file, part.offset, part.n_bytes) != part.sha256
-            ]
-        except OSError as error:
-            raise unreadable(path, kind, error) from error
-    return Damage(f"the SHA-256 of {_named(bad)} is not the recorded one", tuple(bad))
-
-
 def parse(data: bytes, path: Path, kind: str) -> tuple[Table, dict[str, np.ndarray]]:
     """Prove every byte of a sealed file in memory, and return its table and its datasets, which share the memory."""
-    table = _read_table(io.BytesIO(data), path, kind)
+    table = read_table(io.BytesIO(data), path, kind)
     view = memoryview(data)
     if hashlib.sha256(view[BLOCK_BYTES:]).hexdigest() != table.sha256:
         bad = [n for n, p in table.parts.items() if hashlib.sha256(_slice(view, p)).hexdigest() != p.sha256]
-        raise damaged(path, kind, f"the SHA-256 of {_named(bad)} is not the recorded one")
+        raise damaged(path, kind, not_recorded(bad))
     parts = table.parts.items()
     return table, {name: np.frombuffer(_slice(view, part), part.dtype).reshape(part.shape) for name, part in parts}
 
 
 def _slice(view: memoryview, part: Part) -> memoryview:
     return view[part.offset : part.offset + part.n_bytes]
-
-
-def _named(bad: list[str]) -> str:
-    return ", ".join(f"dataset {name!r}" for name in bad) or "the HDF5 structure around the datasets"
-
-
-def same_content(path: Path, kind: str, data: bytes, *, but: Collection[str]) -> bool:
-    """Tell whether a file is whole and says what `data`, a sealed file in memory, does; `but` names attributes."""
-    try:
-        if damage(path, kind):
-            return False
-    except UnreadableError:
-        return False
-    file, there = open_sealed(path, kind)
-    file.close()
-    new = _read_table(io.BytesIO(data), path, kind)
-    said, says = ({k: v for k, v in table.attributes.items() if k not in but} for table in (there, new))
-    return said == says and there.parts == new.parts
-
-
-def text_array(texts: list[str]) -> np.ndarray:
-    """Text as UTF-8 of fixed length, which lies with the data; names that are no UTF-8 keep their bytes."""
-    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    length = max((len(text) for text in encoded), default=0)
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, length)))
-
-
-def texts_of(values: np.ndarray) -> list[str]:
-    """Read what `text_array` wrote."""
-    return [value.decode("utf-8", "surrogateescape") for value in values.tolist()]

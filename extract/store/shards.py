@@ -15,17 +15,10 @@ import numpy as np
 from extract.errors import StoreError
 from extract.record import Failure, Status
 from extract.store import files
-from extract.store.sealed import (
-    REPAIR,
-    Attributes,
-    damage,
-    damaged,
-    open_sealed,
-    other_version,
-    read_part,
-    seal,
-    text_array,
-)
+from extract.store.damages import REPAIR, damaged, other_version
+from extract.store.sealed import Attributes, open_sealed, read_part, seal
+from extract.store.texts import text_array
+from extract.store.whole import damage
 
 KIND, FORMAT_VERSION = "shard", 1
 NAME_DIGITS = 32

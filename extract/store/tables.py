@@ -12,8 +12,10 @@ from extract.errors import StoreError, unknown
 from extract.recipe import Recipe
 from extract.record import Status
 from extract.store import index, shards
+from extract.store.damages import damaged, unreadable
 from extract.store.index import FORMAT, FORMAT_VERSION, NO_LABEL, NO_SHARD, by_layer, read_shapes
-from extract.store.sealed import damaged, open_sealed, parse, texts_of, unreadable
+from extract.store.sealed import open_sealed, parse
+from extract.store.texts import texts_of
 
 HEX = re.compile("[0-9a-f]{64}")
 COLUMNS = ("labels", "status", "sha256", "filenames", "splits", "groups", "errors", "rows/shard", "rows/row")

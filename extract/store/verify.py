@@ -11,10 +11,11 @@ from extract.errors import StoreError, UnreadableError
 from extract.progress import Progress, Silent
 from extract.recipe import Recipe
 from extract.store import files, index, known, shards
+from extract.store.damages import unreadable
 from extract.store.folders import GOLDEN, SetFolder, check_cache, choose_folders, locked
 from extract.store.reader import RECIPE, SHARDS, WEIGHTS, FeatureSet, weights_are_whole
-from extract.store.sealed import damage, unreadable
 from extract.store.shards import shards_in
+from extract.store.whole import damage
 
 MAX_RECIPE_BYTES = 16 << 20
 

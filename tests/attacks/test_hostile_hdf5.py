@@ -16,8 +16,9 @@ import pytest
 from extract.errors import StoreError
 from extract.store import FeatureSet, open_features, sealed
 from extract.store.inventory import describe, inventory
-from extract.store.sealed import parse, seal, text_array
+from extract.store.sealed import parse, seal
 from extract.store.shards import write_shard
+from extract.store.texts import text_array
 from tests.extract.store.test_reader import RECIPE, entry, feature_set, shard_of
 from tests.extract.store.tiny_cache import SEEN, put_set
 

@@ -171,8 +171,8 @@ def look_and_resume(spec: Any, expected: dict[str, Any]) -> dict[str, Any]:
     """What a cache holds after a fault, and whether the next run goes on from there to the right rows."""
     from extract.run import extract
     from extract.store import FeatureSet
-    from extract.store.sealed import damage
     from extract.store.shards import shards_in
+    from extract.store.whole import damage
     from tests.tiny import assert_same_rows, rows_in, rows_of
 
     folders = [path for path in spec.cache.glob("*/*") if path.is_dir()]

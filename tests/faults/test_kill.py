@@ -14,7 +14,7 @@ import pytest
 
 from extract.run import extract
 from extract.store import open_features
-from extract.store.sealed import damage
+from extract.store.whole import damage
 from tests.tiny import assert_same_rows, rows_in, rows_of, tiny_folder, tiny_spec
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]

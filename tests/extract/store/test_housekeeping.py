@@ -174,14 +174,14 @@ def test_what_a_damaged_index_names_is_left_alone(folder, tmp_path):
 
 def test_what_the_disk_cannot_read_stays(folder, tmp_path, monkeypatch):
     stray = put_shard(folder, [9])
-    table_of = sealed._read_table
+    table_of = sealed.read_table
 
     def fail(file, path: Path, kind: str):
         if path == stray:
             raise OSError(5, "Input/output error")
         return table_of(file, path, kind)
 
-    monkeypatch.setattr(sealed, "_read_table", fail)
+    monkeypatch.setattr(sealed, "read_table", fail)
     [item] = collect_garbage([], tmp_path, delete=True, unfinished=True)["items"]
     assert (item["kind"], item["delete"]) == ("unreadable", False)
     assert stray.exists()

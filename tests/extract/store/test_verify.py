@@ -5,7 +5,7 @@ import pytest
 
 from extract.errors import StoreError
 from extract.record import Record
-from extract.store import sealed
+from extract.store import whole
 from extract.store.index import Entry, write_index
 from extract.store.lock import held
 from extract.store.shards import read_shard, write_shard
@@ -156,7 +156,7 @@ def test_what_the_disk_cannot_read_may_be_whole_and_stays(folder, tmp_path, monk
         raise OSError(5, "Input/output error")
 
     before = files_in(tmp_path)
-    monkeypatch.setattr(sealed, "_digest", fail)
+    monkeypatch.setattr(whole, "digest_of", fail)
     found = verify([], tmp_path, repair=True)["problems"]
     assert {each["what"] for each in found} == {
         f"the {kind} cannot be read (Input/output error)" for kind in ("index", "shard", "golden", "contents")
