@@ -121,7 +121,7 @@ def set_up(
         flip=flip,
     )
     group = group_of(spec, plan, device)
-    notes += notes_of(group, plan, device)
+    notes += notes_of(group, plan)
     for note in notes:
         watch.note(note)
     with (

@@ -16,7 +16,10 @@ REMEDY = "Say where they are with --data DATA"
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where the images are, as `open_source` takes it, and the record of each row of the features that has one."""
+    """Where the images are, as `open_source` takes it, and the record of each row of the features that has one.
+
+    Paths are absolute: a process that works in another folder, or on another machine, finds the same images.
+    """
 
     data: str
     root: Path | None
@@ -30,13 +33,14 @@ def find_source(features: FeatureSet, rows: np.ndarray, data: str | None, root: 
     """
     given, below = (data, root) if data is not None else origin(features.source)
     try:
-        named = {record.id: record for record in open_source(given, below).records}
+        source = open_source(given, below)
     except (OffshelfError, OSError, ValueError) as error:
         raise FitError(
             f"the images to train on are not found ({briefly(error)})", where=features.name, remedy=REMEDY
         ) from error
+    named = {record.id: record for record in source.records}
     missing = [features.ids[row] for row in rows.tolist() if features.ids[row] not in named]
     if missing:
         said = f"{len(missing)} of {len(rows)} images to train on and test are not in {given}: {missing[0]!r}"
         raise FitError(said, where=features.name, remedy=REMEDY)
-    return Source(given, below, {row: named[features.ids[row]] for row in rows.tolist()})
+    return Source(*origin(source.origin), {row: named[features.ids[row]] for row in rows.tolist()})

@@ -1,5 +1,6 @@
 """Who starts the processes that train a network together: nobody, PyTorch's launcher on this machine, or Ray."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -26,24 +27,43 @@ def group_of(spec: FitSpec, plan: Plan, device: Device) -> Group | None:
         said = f"{size} processes have nothing to share in steps of {plan.batch_size} images"
         raise OptionError(said, remedy=f"Take --processes {plan.batch_size} or fewer, or a larger --batch-size")
     if not local:
-        from classify.finetune import ray_train
-
-        ray_train.check()
-        return Group(size, partial(ray_train.launch, size=size, device=device.torch.type, cpus=spec.engine.cpus))
+        return _on_ray(spec, size, device)
     from classify.finetune import torchrun
 
-    return Group(size, partial(torchrun.launch, devices=_devices(size, device)))
+    return Group(size, partial(torchrun.launch, devices=_devices(size, device)), device.torch.type)
 
 
-def notes_of(group: Group | None, plan: Plan, device: Device) -> list[str]:
+def _on_ray(spec: FitSpec, size: int, device: Device) -> Group:
+    """Return workers of Ray Train, on GPUs where this machine has one or, left to choose, where the cluster has."""
+    from classify.finetune import ray_train
+
+    gpus = ray_train.gpus()
+    if spec.engine.address is None:
+        _devices(size, device)
+    kind = "cuda" if spec.device == "auto" and gpus else device.torch.type
+    launch = partial(ray_train.launch, size=size, device=kind, cpus=spec.engine.cpus)
+    return Group(size, launch, kind, tuple(_notes_of_ray(spec, size, device, kind, gpus)))
+
+
+def _notes_of_ray(spec: FitSpec, size: int, device: Device, kind: str, gpus: int) -> Iterator[str]:
+    """Say on what a cluster trains, where that is not what this machine has, or is not there yet."""
+    if kind != device.torch.type:
+        yield f"they train on GPUs of the cluster, in {device.precision}; all else is computed here, on the CPU"
+    if kind == "cuda" and gpus < size:
+        yield f"the cluster has {gpus} GPUs now: a training begins when it has {size}"
+    if kind == "cpu" and spec.device == "auto" and spec.engine.address:
+        yield "no machine of the cluster has a GPU now: they train on CPUs"
+
+
+def notes_of(group: Group | None, plan: Plan) -> list[str]:
     """Say what is otherwise where several processes train."""
-    if group is None or group.size == 1:
+    if group is None:
         return []
     share = plan.batch_size // group.size
     said = [f"{group.size} processes train each network together, on {share} or so of the images of a step each"]
-    if plan.bn == MOVING and device.torch.type != "cuda":
+    if plan.bn == MOVING and group.kind != "cuda":
         said.append(f"BatchNorm learns from these {share} by themselves: only on GPUs does it see the whole step")
-    return said
+    return [*(said if group.size > 1 else ()), *group.notes]
 
 
 def _devices(size: int, device: Device) -> list[str]:

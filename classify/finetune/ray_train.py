@@ -5,9 +5,13 @@ that dies is started anew by Ray Train, together with the others.
 """
 
 import importlib
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
+from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] documented there
 
 from classify.finetune.order import Desk
 from extract.errors import EngineError
@@ -18,9 +22,10 @@ FAILURES = 3
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
-def check() -> None:
-    """Raise EngineError where Ray Train is not installed."""
+def gpus() -> int:
+    """Return how many GPUs the cluster has now; raises EngineError where Ray Train is not installed."""
     _modules()
+    return int(importlib.import_module("ray").cluster_resources().get("GPU", 0))
 
 
 def _modules() -> tuple[Any, Any]:
@@ -40,7 +45,7 @@ def launch(desk: Desk, size: int, device: str, cpus: float) -> str:
         trainer = of_torch.TorchTrainer(
             _loop,
             train_loop_config={"folder": str(desk.folder), "digest": desk.digest},
-            torch_config=of_torch.TorchConfig(backend=BACKENDS[device]),
+            torch_config=_config(of_torch),
             scaling_config=train.ScalingConfig(
                 num_workers=size, use_gpu=device == "cuda", resources_per_worker={"CPU": cpus}
             ),
@@ -55,9 +60,45 @@ def launch(desk: Desk, size: int, device: str, cpus: float) -> str:
     return ""
 
 
+def _config(of_torch: Any) -> Any:
+    """Have Ray Train start workers that know the GPUs of each other, and leave it to them to meet.
+
+    It would have PyTorch open its store to all addresses of a machine.
+    """
+    backend = importlib.import_module("ray.train.backend").Backend
+
+    class Apart(backend):
+        share_cuda_visible_devices = True
+
+    class Config(of_torch.TorchConfig):
+        backend_cls = Apart
+
+    return Config()
+
+
 def _loop(order: dict[str, str]) -> None:
-    """Be one of the workers: Ray Train has joined them."""
+    """Be one of the workers."""
     from classify.finetune.worker import work
 
-    _, of_torch = _modules()
-    work(Desk(Path(order["folder"]), order["digest"]), str(of_torch.get_device()))
+    train, of_torch = _modules()
+    device, me = of_torch.get_device(), train.get_context()
+    rank, size = me.get_world_rank(), me.get_world_size()
+    dist.init_process_group(BACKENDS[device.type], store=_met(rank, size), rank=rank, world_size=size)
+    work(Desk(Path(order["folder"]), order["digest"]), str(device))
+    dist.destroy_process_group()
+
+
+def _met(rank: int, size: int) -> Store:
+    """Open the store where the workers meet: the first one listens where Ray says that its machine is, nowhere else."""
+    ray, collective = (importlib.import_module(name) for name in ("ray", "ray.train.collective"))
+    listening = _listening(ray.util.get_node_ip_address()) if rank == 0 else None
+    host, port = collective.broadcast_from_rank_zero(listening and listening.getsockname()[:2])
+    if listening is None:
+        return TCPStore(host, port, size)
+    return TCPStore(host, port, size, is_master=True, master_listen_fd=listening.detach())
+
+
+def _listening(host: str) -> socket.socket:
+    """Listen on some port of one address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, 0), family=family)

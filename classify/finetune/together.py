@@ -18,11 +18,14 @@ POLL_S = 0.1
 class Group:
     """So many processes, and how they are started: `launch` waits for their end, and says what was wrong, "" if none.
 
-    A process that dies is started anew with all others, and they go on from the last checkpoint.
+    A process that dies is started anew with all others, and they go on from the last checkpoint. `kind` is what they
+    compute on, cpu or cuda, which need not be what this process does; `notes` are for people.
     """
 
     size: int
     launch: Callable[[Desk], str]
+    kind: str = "cpu"
+    notes: tuple[str, ...] = ()
 
     def settle(self, desk: Desk, order: Order, log: Log) -> Answer:
         """Have an order carried out. Raises the error that it ended by; EngineError where there is no answer."""

@@ -1,5 +1,7 @@
 """An order, those who carry it out, and their answer; the processes are stood for by this one."""
 
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,10 +19,12 @@ from classify.finetune import launchers, ray_train
 from classify.finetune.begin import begin
 from classify.finetune.bench import Bench
 from classify.finetune.ground import Ground
+from classify.finetune.images import find_source
 from classify.finetune.job import Device
 from classify.finetune.log import Log
 from classify.finetune.order import ANSWER, Desk, plain
 from classify.finetune.plan import Setting
+from classify.finetune.shown import Shown
 from classify.finetune.together import Group
 from classify.finetune.trained import Trained, train_one
 from classify.finetune.worker import network_of, work
@@ -29,7 +33,7 @@ from classify.tuning import TuneSpec
 from extract.errors import EngineError, OptionError, TrainingError
 from extract.progress import Silent
 from extract.spec import EngineSpec
-from extract.store.folders import TRAININGS
+from extract.store.folders import TRAININGS, open_features
 
 
 @pytest.fixture(scope="module")
@@ -167,21 +171,82 @@ def test_a_group_is_made_where_one_is_asked_for():
 
 def test_what_is_otherwise_is_said():
     alone, two, (_, plan) = None, Group(2, here), asked()
-    assert launchers.notes_of(alone, plan, Device()) == []
+    assert launchers.notes_of(alone, plan) == []
     plan.bn = "frozen"
-    [shared] = launchers.notes_of(two, plan, Device())
+    [shared] = launchers.notes_of(two, plan)
     assert shared.startswith("2 processes train each network together, on 2 or so of the images")
     plan.bn = "train"
-    assert "by themselves" in launchers.notes_of(two, plan, Device())[1]
-    assert launchers.notes_of(two, plan, Device("cuda")) == [shared]
+    assert "by themselves" in launchers.notes_of(two, plan)[1]
+    assert launchers.notes_of(replace(two, kind="cuda", notes=("there",)), plan) == [shared, "there"]
+    assert launchers.notes_of(Group(1, here, notes=("there",)), plan) == ["there"]
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert launchers.group_of(*asked(processes=2), Device("cuda")).launch.keywords == {"devices": ["cuda:0", "cuda:1"]}
     assert launchers.group_of(*asked(processes=2), Device()).launch.keywords == {"devices": ["cpu", "cpu"]}
+    assert launchers.group_of(*asked(processes=2), Device("cuda")).kind == "cuda"
     with pytest.raises(OptionError, match=r"3 processes need a GPU each, and there are 2"):
         launchers.group_of(*asked(processes=3), Device("cuda"))
+
+
+CLUSTER = EngineSpec("ray", "auto")
+THERE = "they train on GPUs of the cluster, in fp32; all else is computed here, on the CPU"
+FEW = "the cluster has 2 GPUs now: a training begins when it has 3"
+NONE = "no machine of the cluster has a GPU now: they train on CPUs"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "has", "gpus", "kind", "said"),
+    [
+        ("auto", "cpu", 4, "cuda", [THERE]),
+        ("auto", "cpu", 2, "cuda", [THERE, FEW]),
+        ("auto", "cpu", 0, "cpu", [NONE]),
+        ("cpu", "cpu", 4, "cpu", []),
+        ("auto", "cuda", 4, "cuda", []),
+        ("cuda", "cuda", 2, "cuda", [FEW]),
+    ],
+)
+def test_a_cluster_trains_on_its_gpus_whatever_this_machine_has(monkeypatch, asked_for, has, gpus, kind, said):
+    modules = {"ray": SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)} if gpus else {})}
+    monkeypatch.setattr(ray_train.importlib, "import_module", lambda name: modules.get(name))
+    spec, plan = asked(processes=3, engine=CLUSTER)
+    group = launchers.group_of(replace(spec, device=asked_for), plan, Device(has))
+    assert (group.kind, group.launch.keywords["device"], list(group.notes)) == (kind, kind, said)
+
+
+def test_a_private_ray_has_no_more_gpus_than_this_machine(monkeypatch):
+    monkeypatch.setattr(ray_train, "gpus", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(OptionError, match=r"2 processes need a GPU each, and there are 1"):
+        launchers.group_of(*asked(processes=2, engine=EngineSpec("ray")), Device("cuda"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of the loopback there alone")
+def test_the_store_where_workers_of_ray_meet_listens_on_one_address(monkeypatch):
+    modules = {
+        "ray": SimpleNamespace(util=SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")),
+        "ray.train.collective": SimpleNamespace(broadcast_from_rank_zero=lambda said: said),
+    }
+    monkeypatch.setattr(ray_train.importlib, "import_module", modules.get)
+    store = ray_train._met(0, 1)
+    store.set("word", "said")
+    assert store.get("word") == b"said"
+    socket.create_connection(("127.0.0.1", store.port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", store.port))
+
+
+@pytest.mark.parametrize(("data", "below"), [("photos", None), ("photos.csv", Path("photos"))])
+def test_images_that_are_named_from_here_are_found_from_anywhere(root, tmp_path, monkeypatch, data, below):
+    features = open_features("photos", root / "cache")
+    rows = np.arange(3)
+    (root / "photos.csv").write_text("path\n" + "".join(f"{name}\n" for name in features.ids))
+    monkeypatch.chdir(root)
+    source = find_source(features, rows, data, below)
+    monkeypatch.chdir(tmp_path)
+    with Shown(features.path, rows, np.zeros(3), source.data, source.root).opened(torch.device("cpu"), 1) as examples:
+        assert [Path(record.path) for record in examples._records] == [root / "photos" / features.ids[i] for i in rows]
 
 
 def test_a_cluster_needs_ray_train(monkeypatch):
