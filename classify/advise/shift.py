@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.advise.sample import subset
 from classify.finetune.begin import part_of
-from classify.finetune.examples import ImageExamples
+from classify.finetune.image_examples import ImageExamples
 from classify.finetune.images import Source
 from classify.finetune.network import norms
 from classify.folds import Part

@@ -9,12 +9,14 @@ import numpy as np
 
 from classify.finetune.bench import Bench, Split
 from classify.finetune.budget import fit_budget
-from classify.finetune.examples import Examples, ImageExamples, MapExamples
+from classify.finetune.examples import Examples
+from classify.finetune.image_examples import ImageExamples
 from classify.finetune.images import Source, find_source
 from classify.finetune.inner import inner_split
 from classify.finetune.job import Device
 from classify.finetune.launchers import group_of, notes_of
 from classify.finetune.log import Log
+from classify.finetune.map_examples import MapExamples
 from classify.finetune.maps import MapSpec, map_rows, trunk_maps
 from classify.finetune.mirror import mirror_test
 from classify.finetune.pace import measure_pace

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from classify.evaluate import draw_resamples
-from classify.finetune.examples import ImageExamples
+from classify.finetune.image_examples import ImageExamples
 from classify.folds import Folds
 from classify.inputs import Inputs
 from classify.probe.memo import Kept

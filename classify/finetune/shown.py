@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classify.finetune.examples import Examples, ImageExamples, MapExamples
+from classify.finetune.examples import Examples
+from classify.finetune.image_examples import ImageExamples
 from classify.finetune.images import find_source
+from classify.finetune.map_examples import MapExamples
 from extract.store.reader import FeatureSet
 
 

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.finetune import mirror
-from classify.finetune.examples import ImageExamples
+from classify.finetune.image_examples import ImageExamples
 from classify.finetune.mirror import CACHED, COMPUTED, answers, chosen, mirror_test, mirrored
 from classify.folds import Part
 from classify.solvers import Softmax, out_of_fold

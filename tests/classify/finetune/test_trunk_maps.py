@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classify.finetune import maps
-from classify.finetune.examples import MapExamples
+from classify.finetune.map_examples import MapExamples
 from classify.finetune.maps import MapSpec, map_rows, trunk_maps
 from extract.backbones import read_state
 from extract.channel import Crew
