@@ -29,6 +29,7 @@ EXTRAS = {
     "any-head": ("skops",),
     "tensorboard": ("tensorboard",),
     "ray": ("ray",),
+    "cloud": ("fsspec",),
     "ray-train": ("ray", "pandas", "tensorboardX", "requests", "pyarrow", "fsspec", "pydantic"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "serve": ("fastapi", "uvicorn", "python_multipart"),

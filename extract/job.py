@@ -19,12 +19,14 @@ from extract.shard import Receipt
 from extract.sources import Source
 from extract.spec import ExtractSpec
 from extract.store import files
-from extract.store.folders import CACHE_TAG, TAG, is_cache
+from extract.store.arrivals import Arrivals
+from extract.store.folders import CACHE_TAG, GOLDEN, TAG, is_cache
 from extract.store.index import Entry
 from extract.store.known import FILE as CONTENTS
 from extract.store.known import Known, Signature, read_known, write_known
 from extract.store.listing import About, contents_path
 from extract.store.reader import RECIPE, SHARDS, WEIGHTS, weights_are_whole
+from extract.store.relay import Relay
 from extract.store.shards import Shard
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,29 @@ def prepare_folder(job: Job, *, prove: bool) -> None:
     if not there or not (job.folder / RECIPE).is_file():
         files.publish(job.folder / RECIPE, recipe.to_json().encode() + b"\n")
         files.replace(path, job.extractor.weights())
+
+
+def fetch_relayed(job: Job) -> None:
+    """Fetch by the relay, where there is one, the shards that it has and the cache lacks, and the golden rows."""
+    if job.spec.engine.relay is None:
+        return
+    relay, key = Relay(job.spec.engine.relay, job.folder), job.extractor.recipe.key
+    names = [name for name in relay.shards() if not (job.folder / SHARDS / name).exists()]
+    with Arrivals(relay, job.folder, key) as arrivals:
+        if names and not (job.folder / GOLDEN).exists():  # their rows were proven by these
+            _refused(relay, GOLDEN, relay.fetch(GOLDEN, job.folder, key))
+        job.progress.start("fetch", len(names))
+        for name in names:
+            arrivals.expect(name, [name])
+        while arrivals.left:
+            for name, why in arrivals.here(timeout_s=1.0):
+                _refused(relay, name, why)
+                job.progress.advance(1, bool(why))
+
+
+def _refused(relay: Relay, name: str, why: str) -> None:
+    if why:
+        log.warning("%s/%s: %s. It is not used", relay.shown, name, why)
 
 
 def check_room(job: Job, plan: Plan) -> None:

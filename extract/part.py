@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from extract.errors import OptionError
-from extract.job import Job, check_room, plan_of, prepare_folder, remember, run_plan
+from extract.job import Job, check_room, fetch_relayed, plan_of, prepare_folder, remember, run_plan
 from extract.plan import Plan, stored_shards
 from extract.record import Failure
 from extract.shard import Receipt
@@ -37,6 +37,7 @@ def compute_part(whole: Job, part: tuple[int, int]) -> dict[str, Any]:
     """
     job = part_of(whole)
     with held(lock_of(job.folder), wait=job.spec.wait, on_wait=job.progress.note, shared=True):
+        fetch_relayed(job)
         stored, _ = stored_shards(job.folder / SHARDS, job.extractor.recipe.key, thorough=job.spec.rehash)
         plan, contents = plan_of(job, stored, remember=lambda by_id: remember(job, by_id))
         check_room(job, plan)

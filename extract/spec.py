@@ -16,6 +16,9 @@ COMPILERS = ("auto", "none", "inductor", "openvino")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a feature set may be called: it becomes the name of a folder."""
 
+URL = re.compile(r"(?!file://[^/])[a-z][a-z0-9+.:-]*://\S+")
+"""Of a relay; a folder in it begins at the root, as each machine is at work in another."""
+
 STAGES = "stages"
 """Stands among taps for the ends of all stages of the network."""
 
@@ -38,7 +41,8 @@ class EngineSpec:
     """What runs the shards: this machine, or the actors of a Ray cluster, at `address` or a private one here.
 
     Of Ray alone: how many `actors` (as many as the cluster has room for by default), the `cpus` and `gpus` (also a part
-    of one) of each, how often a shard is tried, and after how many seconds one counts as hung.
+    of one) of each, how often a shard is tried, after how many seconds one counts as hung, and the URL of a `relay` for
+    shards of machines that do not see the cache (it may hold a password, and so is not shown).
     """
 
     name: str = "local"
@@ -48,12 +52,13 @@ class EngineSpec:
     gpus: float | None = None
     retries: int = 3
     shard_timeout_s: float | None = None
+    relay: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             unknown("engine", self.name, ENGINES, OptionError)
         if self.name == "local" and any(getattr(self, each.name) != each.default for each in fields(self)):
-            said = "an address, actors, their CPUs and GPUs, retries and a time for each shard are words of Ray"
+            said = "an address, actors, their CPUs and GPUs, retries, a time for each shard, a relay are words of Ray"
             raise OptionError(said, remedy="Take them with --engine ray")
         numbers = {"actors": self.actors, "cpus": self.cpus, "gpus": self.gpus, "seconds": self.shard_timeout_s}
         for what, number in numbers.items():
@@ -61,6 +66,9 @@ class EngineSpec:
                 raise OptionError(f"{number:g} {what}", remedy="Take a number above 0")
         if self.retries < 1:
             raise OptionError(f"{self.retries} retries", remedy="Take 1 or more")
+        if self.relay is not None and not URL.fullmatch(self.relay):
+            remedy = "Write it as in s3://bucket/prefix, gs://bucket/prefix or file:///folder"
+            raise OptionError("the relay is no URL", remedy=remedy)
 
 
 def available_cores() -> int:

@@ -1,17 +1,18 @@
 """What an actor of Ray is made of: a network on a device of some machine, and the stream that shards go through.
 
 Only words go to it and come from it: an Order, the records of a shard, receipts, and errors of ours, as JSON would have
-them. It writes its shards itself, into a folder that all machines see.
+them. It writes its shards itself, into a folder that all machines see, or puts them on a relay.
 """
 
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ from extract.errors import EngineError, OffshelfError
 from extract.forward import rebuild_extractor
 from extract.recipe import Recipe
 from extract.record import Record
-from extract.shard import write_shards
+from extract.shard import Receipt, write_shards
 from extract.spec import ExtractSpec, available_cores
-from extract.store.reader import WEIGHTS
+from extract.store.reader import SHARDS, WEIGHTS
+from extract.store.relay import Relay
 
 SEEN_S = 10.0
 """How long a file that another machine has just written may take to be seen."""
@@ -32,10 +34,14 @@ SEEN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an actor works: how many CPUs are its own, and which files it must see, as the one who asks for it does."""
+    """Where an actor works: how many CPUs are its own, and which files it must see, as the one who asks for it does.
+
+    `relay` is the URL by which its shards go where it does not see the cache.
+    """
 
     cpus: float
     files: tuple[str, ...]
+    relay: str | None = None
 
 
 class Actor:
@@ -60,12 +66,24 @@ class Actor:
 
     def _open(self, order: Order, place: Place, notes: list[str]) -> None:
         torch.set_num_threads(max(1, int(place.cpus)))
-        self._folder = Path(order.folder)
-        recipe, weights = Recipe.from_json(order.recipe), self._folder.parent / WEIGHTS
-        extractor = rebuild_extractor(recipe, weights, device=order.device)
+        self._folder, recipe = Path(order.folder), Recipe.from_json(order.recipe)
+        self._relay = Relay(place.relay, self._folder.parent) if place.relay else None
         spec = ExtractSpec("", workers=order.workers, batch_size=order.batch_size, compile=order.compile)
         work = Work((), order.n_images, order.most, ceil(available_cores() / place.cpus))
-        self._stream = self._ends.enter_context(proven_stream(extractor, self._folder, spec, work, notes.append))
+        with self._shards() as folder:
+            if self._relay:
+                self._relay.borrow(folder.parent, recipe)
+            extractor = rebuild_extractor(recipe, folder.parent / WEIGHTS, device=order.device)
+            self._stream = self._ends.enter_context(proven_stream(extractor, folder, spec, work, notes.append))
+
+    @contextmanager
+    def _shards(self) -> Iterator[Path]:
+        """Give the folder that shards are written into: that of the cache, or one of this machine for a while."""
+        if self._relay is None:
+            yield self._folder
+            return
+        with TemporaryDirectory(prefix="offshelf-", ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch) / SHARDS
 
     def compute(self, records: Sequence[Record]) -> dict[str, Any]:
         """Write the rows of the records as one shard: {"receipts": [...]} or {"error": ...}.
@@ -73,14 +91,24 @@ class Actor:
         After `stop` a receipt may be of fewer rows, or there is none.
         """
         receipts: list[dict[str, Any]] = []
-        made = write_shards(self._stream, self._until_stopped(records), self._folder, most=len(records), whole=True)
         try:
-            receipts.extend(asdict(receipt) for receipt in made)
+            with self._shards() as folder:
+                made = write_shards(self._stream, self._until_stopped(records), folder, most=len(records), whole=True)
+                receipts.extend(asdict(self._sent(receipt, folder)) for receipt in made)
         except KeyboardInterrupt:  # what was done is written
             pass
         except OffshelfError as error:
             return {"error": error.as_dict()}
         return {"receipts": receipts}
+
+    def _sent(self, receipt: Receipt, folder: Path) -> Receipt:
+        """Put a shard on the relay, where there is one; that is part of its writing."""
+        if self._relay is None:
+            return receipt
+        began = time.perf_counter()
+        self._relay.put(f"{SHARDS}/{receipt.name}", folder / receipt.name)
+        receipt.stages.add({"write": time.perf_counter() - began})
+        return replace(receipt, span=(receipt.span[0], time.time()))
 
     def _until_stopped(self, records: Sequence[Record]) -> Iterator[Record]:
         for record in records:

@@ -5,10 +5,8 @@ to repeat a call: while a machine is lost and Ray does not know it yet, any numb
 shard whose actor died waits again, and another actor is asked for.
 """
 
-import secrets
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from extract.engines.actor import Place
 from extract.engines.pool import Pool, Said, Worker, room
 from extract.engines.session import session
 from extract.engines.todo import Todo
+from extract.engines.way import in_reach, way
 from extract.engines.worker import Order, error_from, receipt_from
 from extract.errors import EngineError, OptionError, ShardsFailed
 from extract.forward import Extractor
@@ -23,12 +22,15 @@ from extract.progress import Progress
 from extract.record import Record
 from extract.shard import Receipt
 from extract.spec import ExtractSpec
-from extract.store import files
+from extract.store.arrivals import Arrivals, AtOnce
 
 Shards = Sequence[Sequence[Record]]
 
 TICK_S = 0.5
 """How long nobody looks at what takes too long."""
+
+SOON_S = 0.05
+"""The same, while shards are on their way, which nothing tells of."""
 
 GRACE_S = 1.5
 """How long actors that are to stop may take to compute the batches in their lanes and to write what is done."""
@@ -46,28 +48,37 @@ def run(
 ) -> Generator[Receipt, None, None]:
     """Compute the rows of all records with actors in a session of Ray, and yield a receipt for each shard.
 
-    The actors read the weights beside `folder`, and write there. Raises ShardsFailed in the end where some shards
-    failed again and again, EngineError where no actor can be had, and at once what ends every engine: a full disk,
-    weights or a machine that are not what they should be. The shards that are on disk are kept.
+    The actors read the weights beside `folder`, and write there, or all of it goes by a relay. Raises ShardsFailed in
+    the end where some shards failed again and again, EngineError where no actor can be had, and at once what ends every
+    engine: a full disk, a relay that cannot be used, weights or a machine that are not what they should be. The shards
+    that are on disk are kept.
     """
     if not shards:
         return
     if spec.profile:
         raise OptionError("no trace is written of what other processes do in Ray", remedy="Leave --profile out")
-    with session(spec.engine) as ray, _probe(folder) as probe:
+    with way(extractor, folder, spec) as (seen, arrivals), session(spec.engine) as ray:
         gpus = _gpus(extractor, spec)
         size = min(len(shards), spec.engine.actors or _room(ray, spec, gpus))
-        place = Place(spec.engine.cpus, (probe, *_in_reach(shards)))
+        place = Place(spec.engine.cpus, (*seen, *in_reach(shards)), spec.engine.relay)
         order = _order(shards, extractor, folder, spec, size, gpus)
         with Pool(ray, size, (order, place), gpus=gpus) as pool:
-            yield from Driver(shards, pool, spec, progress).receipts()
+            yield from Driver(shards, pool, spec, progress, arrivals).receipts()
 
 
 class Driver:
-    """Gives the shards to the actors of a pool until each is done, or has failed too often."""
+    """Gives the shards to the actors of a pool until each is done and has arrived, or has failed too often."""
 
-    def __init__(self, shards: Shards, pool: Pool, spec: ExtractSpec, progress: Progress) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        pool: Pool,
+        spec: ExtractSpec,
+        progress: Progress,
+        arrivals: Arrivals | AtOnce | None = None,
+    ) -> None:
         self._shards, self._pool, self._engine, self._progress = shards, pool, spec.engine, progress
+        self._arrivals = arrivals or AtOnce()
         self._todo = Todo(len(shards), spec.engine.retries)
         self._notes: set[str] = set()
         self._heard = time.monotonic()
@@ -77,7 +88,7 @@ class Driver:
         """Yield receipts until all is done; at Ctrl-C those of what is done, and KeyboardInterrupt follows."""
         stopped = False
         try:
-            while self._todo.left:
+            while self._todo.left or self._arrivals.left:
                 yield from self._step()
         except KeyboardInterrupt:
             stopped = True
@@ -92,15 +103,21 @@ class Driver:
             self._pool.fill(self._todo.left)
         while self._pool.free and (number := self._todo.take()) is not None:
             self._pool.give(number, [_brief(record) for record in self._shards[number]])
-        for worker, said in self._pool.heard(TICK_S):
+        for worker, said in self._pool.heard(self._tick_s):
             self._heard = time.monotonic()
-            yield from self._take(worker, said)
+            self._take(worker, said)
+            yield from self._arrived()
+        yield from self._arrived()
         for worker in self._pool.late(self._engine.shard_timeout_s):
             self._fail(worker, f"it took longer than {self._engine.shard_timeout_s:g} s")
         if self._pool.starting:
             self._wait()
 
-    def _take(self, worker: Worker, said: Said | str) -> Iterator[Receipt]:
+    @property
+    def _tick_s(self) -> float:
+        return SOON_S if self._arrivals.left else TICK_S
+
+    def _take(self, worker: Worker, said: Said | str) -> None:
         """Carry on from what an actor said, or from why it said nothing."""
         if isinstance(said, str):
             self._fail(worker, said)
@@ -109,7 +126,7 @@ class Driver:
         elif worker.number is None:
             self._started(worker, said["notes"])
         else:
-            yield from self._done(worker, worker.number, said["receipts"])
+            self._done(worker, worker.number, said["receipts"])
 
     def _started(self, worker: Worker, notes: Sequence[str]) -> None:
         self._bad_starts = 0
@@ -117,17 +134,26 @@ class Driver:
         for note in notes:
             self._note(note)
 
-    def _done(self, worker: Worker, number: int, receipts: Sequence[Said]) -> Iterator[Receipt]:
+    def _done(self, worker: Worker, number: int, receipts: Sequence[Said]) -> None:
         worker.number = None
         self._pool.free.append(worker)
         if self._todo.done(number):
             self._pool.drop_all_at(number)
-        yield from self._read(receipts)
+        self._expect(number, receipts)
 
-    def _read(self, receipts: Sequence[Said]) -> Iterator[Receipt]:
-        for receipt in map(receipt_from, receipts):
-            yield receipt  # first, so that where Ctrl-C comes it is known
-            self._progress.advance(receipt.rows, receipt.bad)
+    def _expect(self, number: int, receipts: Sequence[Said]) -> None:
+        self._arrivals.expect((number, receipts), [receipt["name"] for receipt in receipts])
+
+    def _arrived(self) -> Iterator[Receipt]:
+        """Yield the receipts of what has come into the cache; a shard that came damaged waits again."""
+        for (number, receipts), refused in self._arrivals.here():
+            if refused:
+                self._note(f"a shard came damaged by the relay, and is computed again ({refused})")
+                self._todo.again(number, refused)
+                continue
+            for receipt in map(receipt_from, receipts):
+                yield receipt  # first, so that where Ctrl-C comes it is known
+                self._progress.advance(receipt.rows, receipt.bad)
 
     def _fail(self, worker: Worker, reason: str) -> None:
         """Do without an actor; its shard waits again, or is given up."""
@@ -163,9 +189,11 @@ class Driver:
         """Have all actors write what is done, and yield those receipts."""
         deadline = time.monotonic() + GRACE_S
         self._pool.stop()
-        while self._pool.busy and (left_s := deadline - time.monotonic()) > 0:
-            for _, said in self._pool.heard(left_s):
-                yield from self._read(() if isinstance(said, str) else said.get("receipts", ()))
+        while (self._pool.busy or self._arrivals.left) and (left_s := deadline - time.monotonic()) > 0:
+            for worker, said in self._pool.heard(min(left_s, self._tick_s)):
+                if worker.number is not None and not isinstance(said, str):
+                    self._expect(worker.number, said.get("receipts", ()))
+            yield from self._arrived()
 
     def _failed(self) -> ShardsFailed:
         failed = sorted(self._todo.failed)
@@ -210,20 +238,3 @@ def _order(shards: Shards, extractor: Extractor, folder: Path, spec: ExtractSpec
 def _brief(record: Record) -> Record:
     """Leave out what computes nothing. A path is as sources name it: from the root, or a location of torchvision."""
     return Record(record.id, record.path, span=record.span)
-
-
-@contextmanager
-def _probe(folder: Path) -> Iterator[str]:
-    """Write a file beside the shards that every machine must see, as long as actors start."""
-    path = folder.absolute().parent / f"{files.TEMPORARY}seen-{secrets.token_hex(4)}"
-    files.publish(path, b"seen\n")
-    try:
-        yield str(path)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _in_reach(shards: Shards) -> Iterator[str]:
-    """Yield the first image, if it can be seen here."""
-    if (path := Path(shards[0][0].path)).is_file():
-        yield str(path.absolute())

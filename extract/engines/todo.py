@@ -62,16 +62,22 @@ class Todo:
         going = self._going.pop(number)
         self._seconds += time.monotonic() - going.since
         self._done += 1
-        self._failures.pop(number, None)
         return going.workers > 1
 
     def fail(self, number: int, reason: str) -> None:
         """Note that a worker failed at one: it waits again, unless another worker is at it or it failed too often."""
         self._failures[number] += 1
         self._going[number].workers -= 1
-        if self._going[number].workers:
-            return
-        del self._going[number]
+        if not self._going[number].workers:
+            del self._going[number]
+            self._put_back(number, reason)
+
+    def again(self, number: int, reason: str) -> None:
+        """Note that what was made of one that is done is lost: it waits again, unless it failed too often."""
+        self._failures[number] += 1
+        self._put_back(number, reason)
+
+    def _put_back(self, number: int, reason: str) -> None:
         if self._failures[number] < self._tries:
             self._waiting.append(number)
         else:

@@ -70,17 +70,38 @@ def prove(extractor: Extractor, stream: Stream, folder: Path) -> None:
 
     Raises DriftError where anything differs, and StoreError where `golden.h5` cannot be read or written.
     """
+    path = folder / GOLDEN
+    rows, first = _proven(extractor, path)
+    prove_stream(stream, rows, extractor.recipe)
+    if first:
+        _keep(rows, path, extractor)
+
+
+def prove_plain(extractor: Extractor, folder: Path) -> None:
+    """Compare what the plain network makes of them alone, for workers elsewhere, who will have `golden.h5` from here.
+
+    Raises as `prove` does.
+    """
+    rows, first = _proven(extractor, folder / GOLDEN)
+    if first:
+        _keep(rows, folder / GOLDEN, extractor)
+
+
+def _proven(extractor: Extractor, path: Path) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the rows of the plain network, proven, and whether nobody has written any yet."""
     prove_pixels()
-    pixels, path = load(_plain_sight(extractor.recipe)), folder / GOLDEN
+    pixels = load(_plain_sight(extractor.recipe))
     rows, first = extractor.exact(pixels), not path.exists()
     if first:
         _prove_alone(extractor, pixels, rows)
     else:
         _prove_rows(rows, path, extractor)
-    prove_stream(stream, rows, extractor.recipe)
-    if first:
-        files.publish(path, _sealed(rows, extractor))
-        _prove_rows(rows, path, extractor)  # another worker may have been faster
+    return rows, first
+
+
+def _keep(rows: Mapping[str, np.ndarray], path: Path, extractor: Extractor) -> None:
+    files.publish(path, _sealed(rows, extractor))
+    _prove_rows(rows, path, extractor)  # another worker may have been faster
 
 
 def prove_frozen(extractor: Extractor) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from extract.errors import StoreError
 from extract.store.damages import REPAIR
-from extract.store.sealed import open_sealed, read_part
+from extract.store.sealed import Table, open_sealed, parse, read_part
 
 KIND = "golden"
 
@@ -25,12 +25,21 @@ def read_golden(path: Path, key: str, taps: Iterable[str]) -> tuple[dict[str, np
             rows = {tap: read_part(file, path, KIND, table, f"layers/{tap}") for tap in taps}
     except StoreError as error:
         raise StoreError(f"no row can be proven: {error.what}", where=error.where, remedy=REPAIR) from error
-    if table.attributes.get("key") != key:
-        raise of_another_recipe(path)
+    _check_key(table, path, key)
     try:
         return rows, dict(json.loads(table.attributes["writer"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return rows, {}
+
+
+def prove_golden(data: bytes, path: Path, key: str) -> None:
+    """Raise StoreError unless a file in memory is whole, and has golden rows of the recipe `key`."""
+    _check_key(parse(data, path, KIND)[0], path, key)
+
+
+def _check_key(table: Table, path: Path, key: str) -> None:
+    if table.attributes.get("key") != key:
+        raise of_another_recipe(path)
 
 
 def of_another_recipe(path: Path) -> StoreError:

@@ -5,7 +5,7 @@ per image: `/layers/<layer>` (n, D) or (n, C, H, W), `/sha256` (n, 32) uint8, `/
 text. They are contiguous and uncompressed, so that rows can be mapped from the file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from extract.errors import StoreError
 from extract.record import Failure, Status
 from extract.store import files
 from extract.store.damages import REPAIR, damaged, other_version
-from extract.store.sealed import Attributes, open_sealed, read_part, seal
+from extract.store.sealed import Attributes, Table, listed, open_sealed, parse, read_part, seal
 from extract.store.texts import text_array
 from extract.store.whole import damage
 
@@ -78,11 +78,16 @@ def write_shard(folder: Path, rows: Rows, key: str, writer: str = "") -> str:
     attributes: Attributes = {"format_version": FORMAT_VERSION, "key": key, "writer": writer}
     digest, data = seal(KIND, attributes, fill)
     path = folder / name_of(digest)
+    keep_shard(path, data)
+    return path.name
+
+
+def keep_shard(path: Path, data: bytes) -> None:
+    """Write a whole shard under its name, in place of one that is damaged; one that is there already stays."""
     if path.exists() and damage(path, KIND):
         files.replace(path, data)
     else:
         files.publish(path, data)
-    return path.name
 
 
 def name_of(digest: str) -> str:
@@ -99,18 +104,37 @@ def read_shard(path: Path, key: str, *, thorough: bool = False) -> Shard:
         raise damaged(path, KIND, found.what)
     file, table = open_sealed(path, KIND)
     with file:
-        if path.name != name_of(table.sha256):
-            raise damaged(path, KIND, "its name is not that of its content")
-        if table.attributes.get("format_version") != FORMAT_VERSION:
-            raise other_version(path, KIND)
-        if table.attributes.get("key") != key:
-            raise StoreError("the shard is of another recipe", where=str(path), remedy=REPAIR)
+        _check_table(table, path, key)
         known = [read_part(file, path, KIND, table, name) for name in KNOWN_BY_CONTENT]
-        digests, status, errors = known
-        if digests.shape != (len(status), 32) or errors.shape != status.shape or digests.dtype != np.uint8:
-            raise damaged(path, KIND, "its datasets are not of one length")
+        digests, status, errors = _of_one_length(known, path)
         writer = str(table.attributes.get("writer", ""))
         return Shard(path.name, table.sha256, table.n_bytes, writer, digests, status, errors)
+
+
+def prove_shard(data: bytes, path: Path, key: str) -> None:
+    """Raise StoreError unless a file in memory is whole, and the shard of that path and of the recipe `key`."""
+    table, parts = parse(data, path, KIND)
+    _check_table(table, path, key)
+    for name in KNOWN_BY_CONTENT:
+        listed(path, KIND, table, name)
+    _of_one_length([parts[name] for name in KNOWN_BY_CONTENT], path)
+
+
+def _check_table(table: Table, path: Path, key: str) -> None:
+    if path.name != name_of(table.sha256):
+        raise damaged(path, KIND, "its name is not that of its content")
+    if table.attributes.get("format_version") != FORMAT_VERSION:
+        raise other_version(path, KIND)
+    if table.attributes.get("key") != key:
+        raise StoreError("the shard is of another recipe", where=str(path), remedy=REPAIR)
+
+
+def _of_one_length(known: Sequence[np.ndarray], path: Path) -> Sequence[np.ndarray]:
+    """Return what a shard knows by content, if it is of as many rows."""
+    digests, status, errors = known
+    if digests.shape != (len(status), 32) or errors.shape != status.shape or digests.dtype != np.uint8:
+        raise damaged(path, KIND, "its datasets are not of one length")
+    return known
 
 
 def shards_in(folder: Path) -> Iterator[Path]:

@@ -1032,3 +1032,43 @@ def test_ctrl_c_at_whatever_point_ends_the_engine_and_counts_what_it_has_written
             told.add(tuple(written))
         assert heard in ([], ["begun", "ended"])
     assert told == {("a", "at work"), ("a", "b", "at work")}
+
+
+def relayed(cache: Path, data: Path, root: Path) -> ExtractSpec:
+    """An extraction whose shards come by a relay; without any to compute, nothing of Ray starts."""
+    return tiny_spec(data, cache, engine=EngineSpec("ray", relay=f"file://{root}/relay"))
+
+
+def put_there(root: Path, cache: Path) -> Path:
+    """What actors have put on a relay before their driver was lost with its machine: shards and golden rows."""
+    [folder] = cache.glob("pets/*/shards")
+    there = root / "relay" / folder.relative_to(cache)
+    shutil.copytree(folder, there)
+    shutil.copy(folder.parent / "golden.h5", there.parent)
+    return there
+
+
+def test_on_a_new_machine_a_driver_goes_on_from_the_relay(tmp_path, monkeypatch):
+    data = tiny_folder(tmp_path / "pets")
+    before = extract(tiny_spec(data, tmp_path / "lost"))
+    there = put_there(tmp_path, tmp_path / "lost")
+    done = extract(relayed(tmp_path / "cache", data, tmp_path))
+    assert (done["computed"], done["reused"]) == (0, 8)
+    np.testing.assert_equal(rows_of(features_of(done)), rows_of(features_of(before)))
+    for path in (*there.iterdir(), there.parent / "golden.h5"):
+        assert (tmp_path / "cache" / path.relative_to(tmp_path / "relay")).read_bytes() == path.read_bytes()
+    monkeypatch.setattr("extract.store.relay.Relay.fetch", lambda *_: pytest.fail("all of it is here"))
+    assert extract(relayed(tmp_path / "cache", data, tmp_path))["computed"] == 0
+
+
+def test_what_lies_damaged_on_the_relay_is_left_and_told(tmp_path, caplog):
+    data = tiny_folder(tmp_path / "pets")
+    extract(tiny_spec(data, tmp_path / "lost"))
+    damaged, *whole = sorted(put_there(tmp_path, tmp_path / "lost").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    opened = story.open_job(relayed(tmp_path / "cache", data, tmp_path), Silent())
+    job.fetch_relayed(opened)
+    assert {path.name for path in (opened.folder / "shards").iterdir()} == {path.name for path in whole}
+    [told] = caplog.messages
+    assert damaged.name in told
+    assert damaged.exists()

@@ -37,7 +37,9 @@ def test_what_no_extraction_can_be_asked_for_is_refused(wrong, said):
         ExtractSpec("photos", **wrong)
 
 
-@pytest.mark.parametrize("changes", [{"address": "auto"}, {"actors": 2}, {"gpus": 0.5}, {"shard_timeout_s": 60}])
+@pytest.mark.parametrize(
+    "changes", [{"address": "auto"}, {"actors": 2}, {"gpus": 0.5}, {"shard_timeout_s": 60}, {"relay": "s3://b/a"}]
+)
 def test_what_ray_alone_understands_is_refused_without_it(changes):
     assert EngineSpec("ray", **changes).name == "ray"
     with pytest.raises(OptionError, match=r"words of Ray.*--engine ray"):
@@ -52,6 +54,7 @@ def test_what_ray_alone_understands_is_refused_without_it(changes):
         ({"cpus": 0.0}, "0 cpus"),
         ({"gpus": -1.0}, "-1 gpus"),
         ({"shard_timeout_s": float("nan")}, "nan seconds"),
+        *[({"relay": url}, "the relay is no URL") for url in ("/mnt/x", "bucket/x", "file://x", "s3://", "s3://a b")],
         ({"retries": 0}, "0 retries"),
     ],
 )

@@ -4,10 +4,12 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from extract import golden
 from extract.engines import actor, local, ray
 from extract.engines.actor import Actor, Place
 from extract.engines.worker import Order, error_from, receipt_from
@@ -15,6 +17,7 @@ from extract.errors import BackboneError, EngineError, StoreError
 from extract.progress import Silent
 from extract.record import Record
 from extract.sources import open_source, read_bytes
+from extract.store.relay import Relay
 from extract.store.shards import shards_in
 from tests.extract.engines.shards_of_tiny import Tiny, tiny_job
 from tests.tiny import put
@@ -52,6 +55,32 @@ def test_it_makes_the_files_of_the_local_engine(job, at_work, tmp_path):
     assert sum(receipt.bad for receipt in receipts) == 1
     for path in shards_in(folder):
         assert (job.folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_by_a_relay_its_shards_go_there_and_it_leaves_nothing_here(job, order, tmp_path, monkeypatch):
+    url, scratch, threads = f"file://{tmp_path}/relay", tmp_path / "scratch", torch.get_num_threads()
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    golden.prove_plain(job.extractor, job.folder.parent)
+    Relay(url, job.folder.parent).lend(job.folder.parent)
+    away = Path("/away", *job.folder.parts[-3:])
+    worker = Actor()
+    assert worker.start(replace(order, folder=str(away)), Place(1, (), url)) == {"notes": []}
+    [receipt] = worker.compute(job.shards[0])["receipts"]
+    worker._ends.close()
+    torch.set_num_threads(threads)
+    assert list(scratch.iterdir()) == []
+    assert receipt["stages"]["seconds"]["write"] > 0
+    there = tmp_path.joinpath("relay", *job.folder.parts[-3:], receipt["name"])
+    [expected] = local.run(job.shards[:1], job.extractor, job.folder, job.spec, Silent())
+    assert (job.folder / expected.name).read_bytes() == there.read_bytes()
+
+
+def test_where_a_relay_has_nothing_for_it_that_is_told(order, tmp_path):
+    error = error_from(Actor().start(order, Place(1, (), f"file://{tmp_path}/relay"))["error"])
+    assert isinstance(error, StoreError)
+    assert error.where.startswith(f"file://{tmp_path}/relay/")
+    assert "weights.safetensors" in error.where
 
 
 def test_a_shard_is_one_file_however_long_it_takes(job, at_work, monkeypatch):

@@ -15,6 +15,7 @@ from extract.progress import Silent
 from extract.record import Record
 from extract.shard import Receipt
 from extract.spec import EngineSpec, ExtractSpec
+from extract.store.arrivals import AtOnce
 from tests.tiny import tiny_spec
 
 Play = Callable[[Worker], Said | str | None]
@@ -96,10 +97,12 @@ def works(worker: Worker) -> Said:
     return STARTED if worker.number is None else {"receipts": [receipt(worker.number)]}
 
 
-def drive(play: Play, progress: Silent | None = None, **engine: Any) -> tuple[Played, Iterator[Receipt]]:
+def drive(
+    play: Play, progress: Silent | None = None, *, way: AtOnce | None = None, **engine: Any
+) -> tuple[Played, Iterator[Receipt]]:
     spec: ExtractSpec = tiny_spec("", Path("cache"), engine=EngineSpec("ray", **engine))
     played = Played(play)
-    return played, Driver(SHARDS, played, spec, progress or Silent()).receipts()
+    return played, Driver(SHARDS, played, spec, progress or Silent(), way).receipts()
 
 
 def test_every_shard_has_its_receipt_and_what_all_say_is_said_once():
@@ -113,6 +116,58 @@ def test_every_shard_has_its_receipt_and_what_all_say_is_said_once():
     assert watcher.rows == [(2, 1)] * 3
     assert watcher.notes == STARTED["notes"]
     assert [worker.number for worker in played.dropped] == [1]
+
+
+class Way(AtOnce):
+    """Shards come late, and those that a play names come damaged so many times."""
+
+    def __init__(self, damaged: dict[int, int]) -> None:
+        super().__init__()
+        self.damaged, self.looks = damaged, 0
+
+    def here(self, timeout_s: float = 0.0) -> Iterator[tuple[Any, str]]:
+        self.looks += 1
+        if self.looks % 3:
+            return
+        for what, _ in super().here():
+            number = what[0]
+            self.damaged[number] = left = self.damaged.get(number, 0) - 1
+            yield what, "it came damaged" if left >= 0 else ""
+
+
+def test_a_shard_that_comes_damaged_is_computed_again_and_what_is_on_its_way_is_waited_for(monkeypatch):
+    monkeypatch.setattr(ray, "SOON_S", 0.0)
+    watcher = Notes()
+    played, receipts = drive(works, watcher, way=Way({1: 2}))
+    assert sorted(each.name for each in receipts) == ["0.h5", "1.h5", "2.h5"]
+    assert watcher.rows == [(2, 1)] * 3
+    assert watcher.notes[1:] == ["a shard came damaged by the relay, and is computed again (it came damaged)"]
+    assert played.dropped == [], "the actor did what it should"
+
+
+def test_a_shard_that_always_comes_damaged_is_given_up(monkeypatch):
+    kept = []
+    _, receipts = drive(works, way=Way({1: 99}))
+    with pytest.raises(ShardsFailed, match=r"begins with 1/0: 1 of 3 shards .*it came damaged") as caught:
+        kept.extend(each.name for each in receipts)
+    assert sorted(kept) == ["0.h5", "2.h5"]
+    assert caught.value.failed == ((1, "it came damaged"),)
+
+
+def test_at_ctrl_c_what_is_on_its_way_still_comes():
+    watcher = Notes()
+
+    def stops(worker: Worker) -> Said:
+        if worker.number == 1:
+            raise KeyboardInterrupt
+        return works(worker)
+
+    kept = []
+    _, receipts = drive(stops, watcher, way=Way({}))
+    with pytest.raises(KeyboardInterrupt):
+        kept.extend(each.name for each in receipts)
+    assert kept == ["0.h5"]
+    assert watcher.rows == [(2, 1)]
 
 
 def test_a_shard_is_tried_three_times_and_the_others_are_done():

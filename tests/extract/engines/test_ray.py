@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
+from extract import loader
 from extract.engines import pool, ray, todo
 from extract.engines.session import session
 from extract.errors import EngineError, OptionError, StoreError
@@ -21,6 +22,7 @@ from extract.progress import Silent
 from extract.shard import Receipt
 from extract.spec import EngineSpec
 from tests.extract.engines.shards_of_tiny import ROWS, Quick, Tiny, tiny_job
+from tests.faults.storage import InProcess
 from tests.tiny import rows_in, tiny_folder
 
 pytest.importorskip("ray")
@@ -95,6 +97,24 @@ def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session, names):
     receipts = list(run(job, watcher))
     assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
     assert (watcher.rows, watcher.bad) == (4 * ROWS, 1)
+    assert {path.name for path in job.folder.parent.iterdir()} == {"shards", "weights.safetensors", "golden.h5"}
+    assert_free(one_session)
+
+
+def test_by_a_relay_it_makes_the_same_files_without_a_cache_that_actors_see(tmp_path, one_session, monkeypatch, names):
+    monkeypatch.setattr(loader, "Decoder", InProcess)  # for the golden images, which the driver looks at here
+    real = ray._order
+
+    def of_another_machine(shards: Any, extractor: Any, folder: Path, *given: Any) -> Any:
+        return real(shards, extractor, Path("/away", *folder.parts[-3:]), *given)
+
+    monkeypatch.setattr(ray, "_order", of_another_machine)
+    job, watcher = tiny_job(tmp_path, relay=f"file://{tmp_path}/relay"), Watcher()
+    receipts = list(run(job, watcher))
+    assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
+    assert (watcher.rows, watcher.bad) == (4 * ROWS, 1)
+    there = tmp_path.joinpath("relay", *job.folder.parts[-3:])
+    assert all((there / name).read_bytes() == (job.folder / name).read_bytes() for name in names)
     assert {path.name for path in job.folder.parent.iterdir()} == {"shards", "weights.safetensors", "golden.h5"}
     assert_free(one_session)
 

@@ -79,6 +79,17 @@ def test_of_two_that_have_the_same_one_may_fail(clock):
     assert (job.left, job.failed) == (0, [])
 
 
+def test_what_is_done_and_then_lost_waits_again_and_is_given_up_in_the_end():
+    job = Todo(2, tries=2)
+    assert (job.take(), job.take()) == (0, 1)
+    for number, reason in ((0, "it came damaged"), (0, "once more")):
+        job.done(number)
+        job.again(number, reason)
+        assert job.take() == (0 if reason == "it came damaged" else None)
+    job.done(1)
+    assert (job.left, job.failed) == (0, [(0, "once more")])
+
+
 def test_of_two_that_have_the_same_both_may_fail(clock):
     job = with_two_at_one(clock)
     job.fail(0, "the first")
