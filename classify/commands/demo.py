@@ -6,7 +6,8 @@ import click
 
 from classify.terminal import echo_fit
 from extract.console import FOLDER, as_json, cache_option
-from extract.terminal import echo_extract, print_json, progress_bar
+from extract.summaries import echo_extract
+from extract.terminal import print_json, progress_bar
 
 
 @click.command()

@@ -8,18 +8,8 @@ import click
 
 from extract.console import CONTEXT, as_json, cache_option
 from extract.errors import StoreError
-from extract.terminal import (
-    count,
-    echo_committed,
-    echo_garbage,
-    echo_info,
-    echo_inventory,
-    echo_removed,
-    echo_verified,
-    print_json,
-    progress_bar,
-    size,
-)
+from extract.summaries import echo_committed, echo_garbage, echo_info, echo_inventory, echo_removed, echo_verified
+from extract.terminal import count, print_json, progress_bar, size
 
 
 @click.group(context_settings=CONTEXT)

@@ -10,7 +10,8 @@ from extract.console import SEED, as_json, cache_option, loading_options, root_o
 from extract.errors import OptionError
 from extract.recipe import INTERPOLATIONS, MAX_VIEWS, PRECISIONS, STORES
 from extract.spec import COMPILERS, DECODERS, ENGINES, BackboneSpec, EngineSpec, ExtractSpec
-from extract.terminal import echo_dry_run, echo_extract, echo_part, print_json, progress_bar
+from extract.summaries import echo_dry_run, echo_extract, echo_part
+from extract.terminal import print_json, progress_bar
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
