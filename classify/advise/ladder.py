@@ -22,8 +22,8 @@ from extract.errors import Interrupted, OffshelfError
 WORTH = 0.2
 """The least probability, of a gain worth having and of being taken in the end, for which more time is spent."""
 
-CHEAPEST = STRATEGIES[0]
-"""The way that is measured cheaply first, to say what the others may bring."""
+CHEAPEST, CHEAP = STRATEGIES[0], "cheap"
+"""The way that is measured cheaply first, to say what it and the others may bring; and what that is called."""
 
 PREVENTED, UNLIKELY, TIME, FAILED, LEFT = "prevented", "unlikely", "time", "failed", "left to fit"
 """Why a rung was not tried: it cannot be, gains too little, takes too long, did not work; or nothing was to be.
@@ -73,8 +73,11 @@ class Trainer(Protocol):
         """Measure the cheapest rung cheaply: -> what it answers, or why that is not done."""
         ...
 
-    def offer(self, rung: str, best: str) -> Offer:
-        """Say what a rung takes, the last training of the better one of it and `best` included."""
+    def offer(self, rung: str, best: str, share: float) -> Offer:
+        """Say what a rung takes, the last training of it or of `best` included.
+
+        It is to get by on a `share` of the time that is left, and may take more only where that shows less.
+        """
         ...
 
     def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
@@ -118,7 +121,7 @@ class Ladder:
         if rung in self.barred:
             return {"why": PREVENTED, "reason": self.barred[rung]}
         said = self._measurement(trainer) if rung == CHEAPEST else {}
-        prediction = self.predict()
+        prediction = self.predict(rung)
         said["predicted"] = prediction.as_dict(self.min_gain)
         if prediction.above(self.min_gain) < WORTH:
             return said | {"why": UNLIKELY, "reason": self._unlikely(prediction)}
@@ -137,10 +140,11 @@ class Ladder:
         said = f"{row['rung']} surely gains over {self.best}, but its last training failed"
         return f"{said}, and the run is that of {self.best}: {error}"
 
-    def predict(self) -> Prediction:
-        """Predict the gain over the best so far of a way that was not tried."""
-        names, measured = list(self.measured), list(self.measured.values())
-        return predict(self.error, measured, names.index(self.best) if self.best in names else None, self.transfer_sd)
+    def predict(self, rung: str) -> Prediction:
+        """Predict the gain over the best so far of a way that was not tried, but perhaps measured cheaply."""
+        numbers = {name: number for number, name in enumerate(self.measured)}
+        asked = numbers.get(CHEAP) if rung == CHEAPEST else None
+        return predict(self.error, [*self.measured.values()], numbers.get(self.best), self.transfer_sd, asked)
 
     def _unlikely(self, prediction: Prediction) -> str:
         p, asked = prediction.above(self.min_gain), points(self.min_gain)
@@ -150,7 +154,7 @@ class Ladder:
 
     def _measurement(self, trainer: Trainer) -> Row:
         """Measure cheaply where the prior says that it may pay."""
-        if self.predict().above(self.min_gain) < WORTH:
+        if self.predict(CHEAPEST).above(self.min_gain) < WORTH:
             return {}
         try:
             found = trainer.measure()
@@ -161,28 +165,32 @@ class Ladder:
         if isinstance(found, str):
             return {"measurement": {"reason": found}}
         over = self.compare(found, self.answers[LINEAR])
-        self.measured["cheap"] = _measured(over)
+        self.measured[CHEAP] = _measured(over)
         told = {"gain": _interval(over), "n": len(found.at), "seconds": found.seconds, "settings": found.settings}
         return {"measurement": told}
 
     def _tried(self, rung: str, trainer: Trainer, train: bool) -> Row:
-        offer, left_s = trainer.offer(rung, self.best), trainer.left_s()
+        offer, left_s = trainer.offer(rung, self.best, self._share(rung)), trainer.left_s()
         said = {"projected_s": offer.seconds, "command": trainer.command(rung, offer.tune)}
         if not offer.fits:
             return said | {"why": TIME, "reason": f"it would take about {offer.seconds:.0f} s; {left_s:.0f} s are left"}
-        if unshown := self._unshown(offer.tune.folds):
+        if unshown := self._unshown(rung, offer.tune.folds):
             return said | {"why": UNLIKELY, "reason": unshown}
         if not train:
             return said | {"why": LEFT, "reason": "it may well pay: fit would try it"}
         answers = trainer.train(rung, offer, self._hopeful)
         return said | self._judged(rung, answers)
 
-    def _unshown(self, n_folds: int) -> str:
+    def _share(self, rung: str) -> float:
+        """Say which share of the time that is left is a rung's: it and those that may come after it get as much."""
+        return 1 / sum(each not in self.barred for each in STRATEGIES[STRATEGIES.index(rung) :])
+
+    def _unshown(self, rung: str, n_folds: int) -> str:
         """Say why images held out in so few folds would not show even a gain that is there; "" where they may."""
         at = np.concatenate([test for _, test in self.task.folds[:n_folds]])
         groups = self._groups(at)
         n_groups = len(at) if groups is None else len(np.unique(groups))
-        p = self.predict().above(max(self.min_gain, least_shown(len(at), n_groups)))
+        p = self.predict(rung).above(max(self.min_gain, least_shown(len(at), n_groups)))
         held_out = f"{len(at)} images held out" + (", all of one group," if n_groups == 1 else "")
         return f"{held_out} would hardly show that it gains: with a probability of {p:.0%}" if p < WORTH else ""
 
@@ -193,7 +201,7 @@ class Ladder:
         """Take a rung where its gain over the best so far is surely above 0."""
         over, best = self.compare(answers, self.answers[self.best]), self.best
         accepted = over.low > 0
-        self.measured.pop("cheap", None)
+        self.measured.pop(CHEAP, None)
         self.measured[rung] = _measured(self.compare(answers, self.answers[LINEAR]))
         if accepted:
             self.best, self.answers[rung] = rung, answers

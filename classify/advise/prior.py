@@ -73,17 +73,25 @@ class Prediction:
 
 
 def predict(
-    error: float, measured: Sequence[Measured] = (), best: int | None = None, transfer_sd: float = TRANSFER_SD
+    error: float,
+    measured: Sequence[Measured] = (),
+    best: int | None = None,
+    transfer_sd: float = TRANSFER_SD,
+    asked: int | None = None,
 ) -> Prediction:
-    """Predict what a way to train that was not measured gains, where the probe's error is `error`.
+    """Predict what a way to train gains, where the probe's error is `error`.
 
-    Over the probe, or over the one of `measured` whose number is `best`. Each measured gain is that of the way asked
-    for, plus how the ways differ (normal, `transfer_sd`), plus its error; so a linear-Gaussian posterior is exact.
+    Over the probe, or over the one of `measured` whose number is `best`; `asked` is the number of the way itself, None
+    where it was not measured. Each measured gain is that of a way that was not, plus how the two differ (normal,
+    `transfer_sd`), plus its error; so a linear-Gaussian posterior is exact.
     """
     mean, covariance = _posterior(prior_of(error), measured, transfer_sd)
+    # Gain over the best: G, or G + T, less G + T of the best, where T is by how much each differs.
     weights = np.zeros(len(mean))
-    # Gain over the best: G - (G + T), where T is by how much that one differs.
-    weights[0 if best is None else 1 + best] = 1.0 if best is None else -1.0
+    weights[0] = float(best is None)
+    for number, sign in ((asked, 1.0), (best, -1.0)):
+        if number is not None:
+            weights[1 + number] += sign
     sd = float(np.sqrt(weights @ covariance @ weights))
     gained = 0.0 if best is None else measured[best].gain
     return Prediction(float(weights @ mean), sd, max(0.0, error - gained))

@@ -1,6 +1,5 @@
 """Trains the rungs of a ladder within a budget: what each takes is measured first, and what was trained is kept."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +12,21 @@ import numpy as np
 from classify.advise.command import command_of
 from classify.advise.ladder import CHEAPEST, Answers, Hopeful, Offer
 from classify.advise.notes import About, Once
+from classify.advise.price import Pace, Price, settle
 from classify.curve import ENOUGH_TESTED
 from classify.finetune import checkpoint
 from classify.finetune.bench import Bench, Split
-from classify.finetune.budget import FEWEST_STEPS, cost, fit_budget
+from classify.finetune.budget import cost, fit_budget
 from classify.finetune.ground import Ground, Mirrored, may_flip, set_up, survey, wanted_maps
 from classify.finetune.maps import maps_seconds
 from classify.finetune.pace import measure_pace
-from classify.finetune.plan import Augment, Plan, Setting, check_tuning, shorten
+from classify.finetune.plan import Augment, Plan, Setting, check_tuning
 from classify.finetune.story import train_fold, write_tuned
 from classify.finetune.trained import Trained, train_one
 from classify.folds import Folds
 from classify.inputs import Inputs
 from classify.linear import Goal, Probe
+from classify.scoring import Arrays
 from classify.spec import FitSpec
 from classify.tuning import AUTO, LINEAR, PRETRAINED, TuneSpec
 from extract.progress import Watch
@@ -34,8 +35,6 @@ CHEAP = 0.1
 """Of the budget: what a cheap measurement may take."""
 FOR_MAPS = 0.5
 """Of the time that is left: what may go into maps before it is known what a training on them takes."""
-LEAST = 0.2
-"""Of the steps of a recipe: fewer would say more of the haste than of the way to train."""
 LOOKED_AT = 64
 """Validation images, by which the pace of looking at all of them is measured."""
 OWN = {
@@ -48,9 +47,6 @@ OWN = {
     "bn": PRETRAINED,
 }
 """Settings that mean something to some rungs alone."""
-
-Pace = tuple[float, float]
-"""Seconds of a step, and of a look at the validation part."""
 
 
 class BudgetTrainer:
@@ -70,6 +66,8 @@ class BudgetTrainer:
         self.paces: dict[Any, Pace] = {}
         self.folders: set[Path] = set()
         self.mirrored: Mirrored | None = None
+        self.grounds: dict[str, Ground] = {}
+        self.heads: dict[str, Arrays] = {}
 
     def left_s(self) -> float:
         """Return the seconds that are left, 0 or more."""
@@ -93,11 +91,12 @@ class BudgetTrainer:
         if maps_s > room_s:
             return f"its maps alone would take about {maps_s:.0f} s, and {room_s:.0f} s are allowed"
         with self._bench(CHEAPEST, tune) as (bench, ground):
-            pace = self._pace(bench, ground)
+            room_s -= self.clock() - began
+            pace = self._pace(bench, ground)  # the rung itself needs it, too: no price of the measurement
             if cost(bench.plan, *pace, self.n_folds + ground.repeats - 1) <= room_s:
                 return "all of it takes no longer than a measurement may"
             plan = replace(bench.plan, settings=(_middle(bench.plan),))
-            plan, _ = fit_budget(plan, *pace, max(room_s - (self.clock() - began), 0.0), 0)
+            plan, _ = fit_budget(plan, *pace, max(room_s, 0.0), 0)
             split, held = ground.folds[0]
             trained = train_one(
                 replace(bench, plan=plan), "measured without fold 1", split, self.spec.seed, *plan.settings
@@ -105,20 +104,19 @@ class BudgetTrainer:
             named = bench.scores(trained.network, held).argmax(axis=1)
         return _answers([(held, named)], trained, self.clock() - began)
 
-    def offer(self, rung: str, best: str) -> Offer:
-        """Measure what a rung takes with all folds or, if that is too long, fewer; with one fold, in fewer steps."""
+    def offer(self, rung: str, best: str, share: float) -> Offer:
+        """Measure what a rung takes, and find as many folds and steps as there is time for."""
         tune = replace(self._tune(rung), folds=self.n_folds)
         maps_s = self._maps_s(rung, tune)
         if maps_s > FOR_MAPS * self.left_s():
             return Offer(maps_s, fits=False, tune=tune)
         with self._bench(rung, tune) as (bench, ground):
-            pace = self._pace(bench, ground)
-            seconds, fits, steps, folds = settle(
-                bench.plan, pace, self.left_s() - self.last_s[best], len(ground.folds), ground.repeats
-            )
+            price = Price(bench.plan, self._pace(bench, ground), ground.repeats, self.last_s[best])
+            left_s = self.left_s()
+            fits, steps, folds = settle(price, share * left_s, left_s, len(ground.folds))
             tune = replace(tune, folds=folds, steps=tune.steps if steps == bench.plan.steps else steps)
-            self.last_s[rung] = ground.repeats * steps * pace[0]
-        return Offer(seconds, fits, tune)
+            self.last_s[rung] = price.last_s(steps)
+        return Offer(price.seconds(steps, folds), fits, tune)
 
     def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
         """Train without one fold after the other as long as that is hopeful, and answer for it."""
@@ -152,14 +150,21 @@ class BudgetTrainer:
 
     @contextmanager
     def _bench(self, rung: str, tune: TuneSpec) -> Iterator[tuple[Bench, Ground]]:
-        spec = replace(self.spec, strategy=rung, tune=tune)
-        ground = survey(spec, self.inputs)
+        spec, ground = replace(self.spec, strategy=rung, tune=tune), self._ground(rung, tune)
         watch = About(rung, self.watch)
         with set_up(spec, self.inputs, ground, self.probe, watch, self._mirrored(ground)) as bench:
             try:
-                yield bench, ground
+                yield replace(bench, heads=self.heads), ground
             finally:
                 self.folders |= bench.folders
+
+    def _ground(self, rung: str, tune: TuneSpec) -> Ground:
+        """Survey a rung once, with all folds, and take as many of these as are asked for."""
+        if rung not in self.grounds:
+            spec = replace(self.spec, strategy=rung, tune=replace(tune, folds=self.n_folds))
+            self.grounds[rung] = survey(spec, self.inputs)
+        ground = self.grounds[rung]
+        return replace(ground, folds=ground.folds[: tune.folds])
 
     def _mirrored(self, ground: Ground) -> Mirrored:
         if self.mirrored is None:
@@ -170,8 +175,7 @@ class BudgetTrainer:
         """Say how long the maps take that a rung trains on; 0 where it trains on images, or they are there."""
         if rung != CHEAPEST:
             return 0.0
-        spec = replace(self.spec, strategy=rung, tune=tune)
-        ground = survey(spec, self.inputs)
+        spec, ground = replace(self.spec, strategy=rung, tune=tune), self._ground(rung, tune)
         flip, _ = self._mirrored(ground)
         asked = tune.augment
         augment = Augment(True, flip) if asked == AUTO else Augment("crop" in asked, "flip" in asked)
@@ -204,23 +208,6 @@ def folds_needed(folds: Folds, asked: int) -> int:
         return min(asked, len(folds))
     tested = np.cumsum([len(test) for _, test in folds])
     return min(len(folds), int(np.searchsorted(tested, ENOUGH_TESTED)) + 1)
-
-
-def settle(plan: Plan, pace: Pace, room_s: float, n_folds: int, repeats: int) -> tuple[float, bool, int, int]:
-    """Fit the search, the folds and the last trainings into `room_s`: -> seconds, whether they fit, steps, folds.
-
-    Rather fewer folds than fewer steps, and these not below LEAST of the recipe's. What does not fit is priced with
-    one fold and all steps.
-    """
-    for folds in range(n_folds, 0, -1):
-        seconds = cost(plan, *pace, folds + repeats - 1)
-        if seconds <= room_s:
-            return seconds, True, plan.steps, folds
-    fewest = max(FEWEST_STEPS, math.ceil(LEAST * plan.steps))
-    if fewest > plan.steps or cost(shorten(plan, fewest), *pace, repeats) > room_s:
-        return cost(plan, *pace, repeats), False, plan.steps, 1
-    short, _ = fit_budget(plan, *pace, room_s, repeats)
-    return cost(short, *pace, repeats), True, short.steps, 1
 
 
 def _middle(plan: Plan) -> Setting:

@@ -28,7 +28,7 @@ class FakeTrainer:
 
     def __init__(self, named: dict[str, np.ndarray], seconds: dict[str, float] | None = None, budget_s: float = 600.0):
         self.named, self.seconds, self.now, self.budget_s = named, seconds or {}, 0.0, budget_s
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, str, float]] = []
         self.trained: list[str] = []
         self.measurement: Answers | str = "no time for it"
         self.folds = 99  # all that there are
@@ -42,8 +42,8 @@ class FakeTrainer:
     def measure(self) -> Answers | str:
         return self.measurement
 
-    def offer(self, rung: str, best: str) -> Offer:
-        self.asked.append((rung, best))
+    def offer(self, rung: str, best: str, share: float) -> Offer:
+        self.asked.append((rung, best, share))
         seconds = self.seconds.get(rung, 10.0)
         return Offer(seconds, seconds <= self.left_s(), TuneSpec(steps=7, folds=self.folds))
 
@@ -84,7 +84,7 @@ def test_what_surely_gains_is_taken_and_what_may_gain_nothing_is_not():
     assert [rung for rung, row in rows.items() if row["accepted"]] == ["linear", "tail", "full"]
     assert ladder.best == "full"
     assert trainer.trained == ["tail", "lp-ft", "full"]
-    assert trainer.asked == [("tail", "linear"), ("lp-ft", "tail"), ("full", "tail")]
+    assert trainer.asked == [("tail", "linear", 1 / 3), ("lp-ft", "tail", 1 / 2), ("full", "tail", 1.0)]
     assert rows["linear"]["value"]["value"] == 0.75
     assert "layer1 + layer2" in rows["linear"]["reason"]
     assert (rows["tail"]["gain"]["value"], rows["tail"]["over"]) == (pytest.approx(0.1), "linear")
@@ -140,7 +140,7 @@ def test_where_ways_may_differ_more_a_poor_measurement_says_less_of_the_others()
         trainer = FakeTrainer({})
         trainer.measurement = Answers(np.arange(N), wrong_in(155), {}, 5.0)
         found.append([row["why"] for row in climbed(trainer, ladder, train=False).values()][1:])
-    assert found == [["unlikely"] * 4, ["left to fit"] * 4]
+    assert found == [["unlikely"] * 4, ["unlikely", *["left to fit"] * 3]]  # of the tail itself it says the same
 
 
 def test_why_there_is_no_cheap_measurement_is_said():

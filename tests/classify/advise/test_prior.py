@@ -67,6 +67,16 @@ def test_the_gain_over_the_best_agrees_with_a_grid_over_both_gains():
     assert found.top == pytest.approx(0.15)
 
 
+def test_what_was_measured_itself_is_held_against_the_prior_and_how_ways_differ():
+    error, seen = 0.4, Measured(-0.07, 0.05)
+    found = predict(error, [seen], transfer_sd=FAR_SD, asked=0)
+    mean, sd = 0.44 * error, np.hypot(0.025 + 0.2 * error, FAR_SD)
+    share = sd**2 / (sd**2 + seen.error**2)
+    assert found.mean == pytest.approx(mean + share * (seen.gain - mean))
+    assert found.sd == pytest.approx(seen.error * np.sqrt(share))
+    assert found.above(0.01) < 0.2 < predict(error, [seen], transfer_sd=FAR_SD).above(0.01)
+
+
 @given(ERRORS, MEASURED)
 def test_probabilities_fall_with_the_gain_and_means_lie_within_the_interval_of_what_can_be(error, measured):
     found = predict(error, measured)

@@ -4,14 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from classify.advise import trainer as module
 from classify.advise.ladder import Answers
-from classify.advise.trainer import BudgetTrainer, check_settings, folds_needed, settle
-from classify.finetune.budget import FEWEST_STEPS, cost
-from classify.finetune.plan import Plan, Setting, check_tuning, shorten
+from classify.advise.trainer import BudgetTrainer, check_settings, folds_needed
+from classify.finetune import begin
+from classify.finetune.plan import check_tuning
 from classify.fit import fit
 from classify.inputs import open_for_fit, read_inputs
 from classify.linear import fit_probe
@@ -20,9 +18,6 @@ from classify.tuning import STRATEGIES, TuneSpec
 from extract.errors import OffshelfError, OptionError
 from extract.progress import Silent
 from tests.classify.finetune.tiny_story import QUICK, extract_photos, write_photos
-
-PLAN = Plan("auto", 300, 32, (Setting(1e-3, 0.0), Setting(3e-3, 0.0)), evaluate_every=20)
-PACES = st.tuples(st.floats(1e-4, 3), st.floats(0, 2))
 
 
 def folds_of(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -42,26 +37,6 @@ def folds_of(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:
 )
 def test_folds_are_trained_without_until_enough_images_are_answered_for(sizes, asked, needed):
     assert folds_needed(folds_of(*sizes), asked) == needed
-
-
-@given(PACES, st.floats(1e-3, 1e5), st.integers(1, 5), st.integers(1, 3))
-def test_what_is_settled_fits_and_nothing_more_would(pace, room_s, n_folds, repeats):
-    seconds, fits, steps, folds = settle(PLAN, pace, room_s, n_folds, repeats)
-    assert cost(shorten(PLAN, steps) if steps < PLAN.steps else PLAN, *pace, folds + repeats - 1) == seconds
-    assert fits == (seconds <= room_s)
-    assert 60 <= steps <= PLAN.steps
-    if folds > 1 or not fits:
-        assert steps == PLAN.steps
-    if fits and folds < n_folds:
-        assert cost(PLAN, *pace, folds + repeats) > room_s
-    if not fits:
-        assert cost(shorten(PLAN, 60), *pace, repeats) > room_s
-
-
-def test_a_plan_of_few_steps_is_not_shortened():
-    short = replace(PLAN, steps=FEWEST_STEPS - 1)
-    assert settle(short, (1.0, 0.0), 10.0, 3, 1)[1:] == (False, FEWEST_STEPS - 1, 1)
-    assert settle(short, (0.01, 0.0), 10.0, 3, 1)[1:] == (True, FEWEST_STEPS - 1, 3)
 
 
 class Clock:
@@ -164,24 +139,40 @@ def test_why_there_is_no_cheap_measurement_is_said(real, monkeypatch, budget_s, 
 def test_an_offer_keeps_time_for_the_last_training_of_the_best_so_far(real, monkeypatch):
     trainer = real(budget_s=4.0, rates=(0.01,))
     monkeypatch.setattr(module, "maps_seconds", lambda *_: 0.0)
-    offer = trainer.offer("tail", "linear")
+    offer = trainer.offer("tail", "linear", 1.0)
     assert (offer.fits, offer.tune.folds, offer.tune.steps) == (True, 3, 60)  # 3 folds and a last: 240 steps
     assert offer.seconds == pytest.approx(2.4)
-    trainer.last_s["tail"] = 2.0
-    offer = trainer.offer("lp-ft", "tail")
-    assert (offer.fits, offer.tune.folds, offer.tune.steps) == (True, 2, 60)
+    offer = trainer.offer("tail", "linear", 0.555)
+    assert (offer.fits, offer.tune.folds, offer.tune.steps) == (True, 3, 55)
+    assert trainer.last_s["tail"] == pytest.approx(0.55)
+    trainer.last_s["tail"] = 2.395
+    offer = trainer.offer("lp-ft", "tail", 1.0)
+    assert (offer.fits, offer.tune.folds, offer.tune.steps) == (True, 3, 53)
     trainer.last_s["tail"] = 3.9
-    offer = trainer.offer("lp-ft", "tail")
+    offer = trainer.offer("lp-ft", "tail", 1.0)
     assert not offer.fits
-    assert offer.seconds == pytest.approx(1.2)
+    assert offer.seconds == pytest.approx(0.6 + 3.9)
     monkeypatch.setattr(module, "maps_seconds", lambda *_: 2.1)
-    assert not trainer.offer("tail", "linear").fits
+    assert not trainer.offer("tail", "linear", 1.0).fits
+
+
+def test_a_rung_is_surveyed_once_and_a_head_is_fitted_once_for_all(real, monkeypatch):
+    trainer, asked = real(rates=(0.01,), steps=6), []
+    monkeypatch.setattr(module, "maps_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(module, "survey", lambda spec, *_, plain=module.survey: asked.append(spec) or plain(spec, *_))
+    monkeypatch.setattr(begin, "fit_head", lambda bench, at, plain=begin.fit_head: asked.append(at) or plain(bench, at))
+    for rung in ("tail", "lp-ft"):
+        trainer.train(rung, trainer.offer(rung, "linear", 1.0), lambda *_: False)
+    surveyed = [each for each in asked if isinstance(each, FitSpec)]
+    assert [(spec.strategy, spec.tune.folds) for spec in surveyed] == [("tail", 3), ("lp-ft", 3)]
+    assert len(asked) - len(surveyed) == 1
+    trainer.forget()
 
 
 def test_folds_are_left_out_once_there_is_no_hope(real, monkeypatch):
     trainer = real(rates=(0.01,), steps=6)
     monkeypatch.setattr(module, "maps_seconds", lambda *_: 0.0)
-    offer, asked = trainer.offer("tail", "linear"), []
+    offer, asked = trainer.offer("tail", "linear", 1.0), []
     found = trainer.train("tail", offer, lambda answers, share: bool(asked.append((len(answers.at), share))))
     assert asked == [(16, pytest.approx(1 / 3))]
     assert (len(found.at), found.settings["folds"], trainer.tunes["tail"].folds) == (16, 1, 1)
