@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import pipeline
 from extract.errors import StoreError
 from extract.store import files, relay
 from extract.store.folders import GOLDEN, SetFolder
@@ -123,6 +125,12 @@ def test_weights_are_put_there_once_and_proven_where_they_come(tmp_path, theirs,
     there.write_bytes(changed(there.read_bytes()))
     with pytest.raises(StoreError, match=rf"{WEIGHTS}: the weights there are not those of the recipe\. Remove them"):
         opened.borrow(ours, RECIPE)
+
+
+def test_the_command_takes_one_with_ray_alone(tmp_path):
+    said = CliRunner().invoke(pipeline.main, ["extract", str(tmp_path), "--relay", "s3://bucket/prefix"])
+    assert said.exit_code == 1
+    assert "a relay are words of Ray. Take them with --engine ray" in said.output
 
 
 def test_golden_rows_are_proven_too(tmp_path, theirs, ours):
