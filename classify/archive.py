@@ -75,7 +75,7 @@ def read_run(run: str) -> Bundle:
     """
     if not (run.lower().endswith(SUFFIX) and Path(run).is_file()):
         return read_bundle(bundle_folder(run))
-    folder = Path(tempfile.mkdtemp(prefix="offshelf-"))
+    folder = _new_folder(run)
     try:
         unpack(Path(run), folder)
         bundle = read_bundle(folder)
@@ -102,9 +102,19 @@ def unpack(path: Path, folder: Path) -> None:
         said = first_line(error)
         raise BundleError(f"not a bundle of ours: {said}", where=str(path), remedy=AGAIN) from error
     except OSError as error:
-        said = f"cannot be unpacked ({error.strerror or error})"
-        remedy = "Make room for temporary files (TMPDIR), or name a folder"
-        raise BundleError(said, where=str(path), remedy=remedy) from error
+        raise _not_unpacked(str(path), error) from error
+
+
+def _new_folder(run: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="offshelf-"))
+    except OSError as error:
+        raise _not_unpacked(run, error) from error
+
+
+def _not_unpacked(run: str, error: OSError) -> BundleError:
+    said = f"cannot be unpacked ({error.strerror or error})"
+    return BundleError(said, where=run, remedy="Make room for temporary files (TMPDIR), or name a folder")
 
 
 def _check_end(file: IO[bytes]) -> None:

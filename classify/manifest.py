@@ -1,13 +1,14 @@
 """The manifest of a bundle: its files with their digests, and what it says of them; every size capped before a read."""
 
 import hashlib
+import io
 import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from classify import thresholds
 from extract.errors import BundleError
@@ -126,7 +127,7 @@ def _read_capped(path: Path, limit: int) -> bytes:
 
 
 @contextmanager
-def _open_plain(path: Path, limit: int) -> Iterator[tuple[BinaryIO, int]]:
+def _open_plain(path: Path, limit: int) -> Iterator[tuple[io.BufferedReader, int]]:
     """Open a file of at most `limit` bytes: -> it, and its size.
 
     Raises ValueError at a larger one, at links, as a bundle is whole in its folder, and at pipes, devices and folders,

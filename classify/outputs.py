@@ -18,6 +18,7 @@ Answers = Iterable[dict[str, Any]]
 CSV, LINES, PARQUET = "csv", "jsonl", "parquet"
 FORMS = (CSV, LINES, PARQUET)
 ENDINGS = {".jsonl": LINES, ".ndjson": LINES, ".parquet": PARQUET}
+STREAM_FULL = "Make room where it leads to, or name a file that can be gone on with: -o FILE"
 GROUP_ROWS = 4096
 """Answers of a row group of Parquet, which are held until it is written."""
 
@@ -38,6 +39,17 @@ def writer_of(form: str, file: TextIO, classes: Sequence[str] | None, *, begun: 
     if not begun:
         table.writeheader()
     return lambda answer: (table.writerow(csv_row(answer)), file.flush())
+
+
+@contextmanager
+def told(where: str, remedy: str) -> Iterator[None]:
+    """Say of what the system refuses to write where that was; a pipe whose reader has seen enough is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OptionError(f"cannot write ({error.strerror or error})", where=where, remedy=remedy) from error
 
 
 @contextmanager

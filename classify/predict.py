@@ -1,8 +1,10 @@
 """New images -> answers, and labelled ones -> what the answers are worth."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,7 +14,7 @@ from classify.answering import PredictSpec, answered, answers_of, open_proven, o
 from classify.answers import CSV_FIELDS, answer_of, csv_row
 from classify.deployed import Answers, Bundle
 from classify.listing import Images, records_of
-from classify.outputs import PARQUET, check_parquet, parquet_writer, writer_of
+from classify.outputs import PARQUET, STREAM_FULL, Write, check_parquet, parquet_writer, told, writer_of
 from classify.resume import Part
 from extract.errors import BundleError, FitError, OptionError
 from extract.forward import Extractor
@@ -38,6 +40,9 @@ __all__ = [
     "write_answers",
 ]
 
+Given = Generator[dict[str, Any], None, None]
+"""Answers, as they are given."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -61,7 +66,7 @@ class Target:
             check_parquet()
 
 
-def predict(spec: PredictSpec, records: Iterable[Record], progress: Progress) -> Iterator[dict[str, Any]]:
+def predict(spec: PredictSpec, records: Iterable[Record], progress: Progress) -> Given:
     """Yield one answer per record, in order: the fields of CSV_FIELDS, `labels` only where an image may have several.
 
     `set`, `novelty` and `known` are None where the run has no thresholds for them. Records may be of any number: they
@@ -71,9 +76,7 @@ def predict(spec: PredictSpec, records: Iterable[Record], progress: Progress) ->
     return answers_from(spec, *open_run(spec), Images.of(records), progress)
 
 
-def answers_from(
-    spec: PredictSpec, bundle: Bundle, extractor: Extractor, images: Images, progress: Progress
-) -> Iterator[dict[str, Any]]:
+def answers_from(spec: PredictSpec, bundle: Bundle, extractor: Extractor, images: Images, progress: Progress) -> Given:
     """Yield the same of a run that is open."""
     progress.start("predict", images.n)
     for batch in answered(spec, bundle, extractor, images, progress):
@@ -87,9 +90,11 @@ def write_answers(spec: PredictSpec, images: Images, target: Target, stream: Tex
     bundle, extractor = open_run(spec)
     classes = tuple(bundle.classes) if spec.probabilities else None
     if stream is not None:
-        write = writer_of(target.form, stream, classes)
-        for answer in answers_from(spec, bundle, extractor, images, progress):
-            write(answer)
+        _write_all(
+            answers_from(spec, bundle, extractor, images, progress),
+            lambda: writer_of(target.form, stream, classes),
+            partial(told, str(getattr(stream, "name", "stdout")).strip("<>"), STREAM_FULL),
+        )
         return
     assert target.path is not None  # noqa: S101 there is one of them
     if target.form == PARQUET:
@@ -103,9 +108,24 @@ def write_answers(spec: PredictSpec, images: Images, target: Target, stream: Tex
     with part.alone():
         left, end = _left(part, images, progress) if target.resume and part.check() else (images, part.begin())
         with part.file(end) as file:
-            write = writer_of(target.form, file, classes, begun=end > 0)
-            for answer in answers_from(spec, bundle, extractor, left, progress):
-                write(answer)
+            _write_all(
+                answers_from(spec, bundle, extractor, left, progress),
+                lambda: writer_of(target.form, file, classes, begun=end > 0),
+                part.told,
+            )
+
+
+def _write_all(
+    answers: Iterable[dict[str, Any]],
+    open_writer: Callable[[], Write],
+    told: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Write answers as they come, what the system refuses of them being `told`."""
+    with told():
+        write = open_writer()  # a table begins with its header
+    for answer in answers:
+        with told():
+            write(answer)
 
 
 def _left(part: Part, images: Images, progress: Progress) -> tuple[Images, int]:

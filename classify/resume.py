@@ -7,20 +7,21 @@ a killed process left of the last one is cut off.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from classify.answers import fields_of
 from classify.folders import name_for_good
-from classify.outputs import LINES
+from classify.outputs import LINES, told
 from extract.errors import OptionError, StoreError
 from extract.record import Record
 from extract.store.lock import held
 
 PART, SAID, LOCK = ".part", ".part.json", ".part.lock"
 ANEW = "Leave out --resume to begin anew"
+GO_ON = "Make room or see to the folder, and run it again with --resume: whole rows are kept"
 
 Rows = Iterator[tuple[str, int]]
 """Ids of the rows that are whole, each with where it ends in the file, in bytes."""
@@ -47,7 +48,8 @@ class Part:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep others from the same FILE, whose folder is made; raises OptionError where another process is at it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with told(str(self.path), "Take another -o FILE"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
                 lock = self.path.with_name(f".{self.path.name}{LOCK}")
@@ -58,8 +60,9 @@ class Part:
 
     def begin(self) -> int:
         """Begin anew, what is there of another time goes: -> 0, where the rows that are there end."""
-        self.part.unlink(missing_ok=True)
-        self.beside.write_text(json.dumps(self.said), encoding="utf-8")
+        with self.told():
+            self.part.unlink(missing_ok=True)
+            self.beside.write_text(json.dumps(self.said), encoding="utf-8")
         return 0
 
     def check(self) -> bool:
@@ -92,11 +95,22 @@ class Part:
     @contextmanager
     def file(self, end: int) -> Iterator[TextIO]:
         """Open what is under way, to add rows behind its first `end` bytes; once all are there it gets its name."""
-        with self.part.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.truncate(end)
+        with self.told():
+            file = self.part.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+        try:
+            with self.told():
+                file.truncate(end)
             yield file
-        name_for_good(self.part, self.path)
-        self.beside.unlink(missing_ok=True)
+        finally:
+            with self.told():
+                file.close()
+        with self.told():
+            name_for_good(self.part, self.path)
+            self.beside.unlink(missing_ok=True)
+
+    def told(self) -> AbstractContextManager[None]:
+        """Say of what the system refuses where that was, and how to go on."""
+        return told(str(self.part), GO_ON)
 
 
 def _same(there: Any, name: str, value: Any) -> bool:

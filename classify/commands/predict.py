@@ -1,7 +1,8 @@
 """`predict` and `evaluate`: what a run says of other images."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -92,8 +93,21 @@ def _predict(run: str, inputs: tuple[str, ...], output: Path, options: dict[str,
     if path is not None:
         write_answers(spec, images, target, None, bar)
         return
-    with click.open_file(str(output), "w", encoding="utf-8", errors="surrogateescape") as stream:
-        write_answers(spec, images, target, cast(TextIO, stream), bar)
+    with _opened(output) as stream:
+        write_answers(spec, images, target, stream, bar)
+
+
+@contextmanager
+def _opened(output: Path) -> Iterator[TextIO]:
+    """Open what is there already, or stdout, which stays open; where the last bytes do not go is told, too."""
+    from classify.outputs import STREAM_FULL, told
+
+    stream = click.open_file(str(output), "w", encoding="utf-8", errors="surrogateescape")
+    try:
+        yield cast(TextIO, stream.__enter__())
+    finally:
+        with told(str(output), STREAM_FULL):
+            stream.__exit__(None, None, None)
 
 
 def _plain(output: Path) -> Path | None:

@@ -24,10 +24,10 @@ def to_int8(file: ProgramFile, batches: Iterable[np.ndarray]) -> bytes:
     the network stays as it is. Raises ExportError where onnxruntime cannot.
     """
     tools = need("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory() as folder, _hushed():
-        path = Path(folder) / "int8.onnx"
+    with _scratch() as folder, _hushed():
+        path = folder / "int8.onnx"
         try:
-            ready = _prepared(file.data, Path(folder) / "ready.onnx")
+            ready = _prepared(file.data, folder / "ready.onnx")
             tools.quantize_static(
                 str(ready),
                 str(path),
@@ -36,10 +36,24 @@ def to_int8(file: ProgramFile, batches: Iterable[np.ndarray]) -> bytes:
                 per_channel=True,
                 nodes_to_quantize=list(file.network),
             )
+        except OSError:
+            raise
         except Exception as error:  # it meets networks that nobody has tried: it fails in any way
             said = f"onnxruntime cannot quantise it ({first_line(error)})"
             raise ExportError(said, where="the network", remedy="Leave --int8 out") from error
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a temporary folder; raises ExportError where there is no room for what is put into it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        said = f"no temporary files can be written ({error.strerror or error})"
+        where = str(error.filename or "the folder for temporary files")
+        raise ExportError(said, where=where, remedy="Make room there, or let TMPDIR name another") from error
 
 
 def _prepared(data: bytes, path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,27 +15,26 @@ from classify.bundle import PACKAGES
 from classify.serve.metrics import Metrics
 from classify.serve.model import Model
 from classify.serve.page import POLICY, page
-from classify.serve.requests import Limits, Refused, listed, uploads
+from classify.serve.requests import Limits, Refused, Room, Take, listed, uploads
 from extract.errors import OffshelfError
 from extract.images import MAX_BYTES, MAX_PIXELS
 from extract.sources import Held
 from extract.store.index import versions
 
-HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
-"""What the machine itself is called: a page of the web that lets its own name point here is refused."""
-
 OTHER = "other"
 """Stands in the counts for all paths that there are not: anybody can make up more of them."""
 
-Read = Callable[[Request, Limits], Awaitable[list[Held]]]
+Read = Callable[[Request, Limits, Take], Awaitable[list[Held]]]
 
 
-def make_app(model: Model, name: str, limits: Limits, *, only_here: bool) -> FastAPI:
-    """Make the application of a model that is open; `name` is what the run is called."""
+def make_app(model: Model, name: str, limits: Limits, hosts: Sequence[str]) -> FastAPI:
+    """Make the application of a model that is open; `name` is what the run is called.
+
+    Requests that name another host than `hosts` are refused; "*" lets all in.
+    """
     # No pages of FastAPI's own: they load scripts from elsewhere.
     app, metrics = FastAPI(title="offshelf", docs_url=None, redoc_url=None, openapi_url=None), Metrics()
-    if only_here:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HERE))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     _add_answers(app, model, limits, metrics)
     _add_state(app, model, name, limits, metrics)
 
@@ -73,12 +72,15 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_answers(app: FastAPI, model: Model, limits: Limits, metrics: Metrics) -> None:
+    room = Room(limits.held_bytes)
+
     async def answer(request: Request, read: Read, top: int) -> Response:
-        images = await read(request, limits)
-        if model.waiting + len(images) > limits.waiting:
-            raise Refused(503, f"busy: {model.waiting} images wait already; try again")
-        began = time.perf_counter()
-        answers = await asyncio.wrap_future(model.ask(images, top))
+        with room.share() as take:
+            images = await read(request, limits, take)
+            if model.waiting + len(images) > limits.waiting:
+                raise Refused(503, f"busy: {model.waiting} images wait already; try again")
+            began = time.perf_counter()
+            answers = await asyncio.wrap_future(model.ask(images, top))
         statuses = [each["status"] for each in answers]
         metrics.answered(statuses, time.perf_counter() - began)
         return JSONResponse({"answers": answers}, 200 if "ok" in statuses else 422)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +17,17 @@ from extract.errors import OptionError
 GRACE_S = 5
 """How long requests that are being answered may take to end after Ctrl-C."""
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
+"""What the machine itself is called."""
+
+EVERY = ("*",)
+"""All names."""
+
+HELD_REQUESTS = 4
+"""Requests of the largest size that may be in memory at once; of smaller ones as many more."""
+
+CONNECTIONS = 256
+"""At once; the memory that each takes besides its request is some hundred kB."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,36 @@ def serve(spec: ServeSpec, told: Callable[[str], None]) -> None:
     for name in ("fastapi", "python_multipart"):
         _need(name)
     from classify.serve.app import make_app
+    from classify.serve.connections import Impatient
     from classify.serve.requests import Limits
 
-    limits = Limits(spec.images, spec.request_bytes, waiting=max(256, spec.images))
+    limits = Limits(spec.images, spec.request_bytes, max(256, spec.images), HELD_REQUESTS * spec.request_bytes)
     with contextlib.closing(_listen(spec.host, spec.port)) as listening, Model(spec.predict) as model:
-        app = make_app(model, _name(spec.predict.run), limits, only_here=spec.host in LOOPBACK)
+        app = make_app(model, _name(spec.predict.run), limits, hosts_of(spec.host, listening.getsockname()[0]))
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S
+            app,
+            http=Impatient,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_S,
         )
         with _ending_in_order():
             told(_url(spec.host, listening))
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def hosts_of(host: str, address: str) -> tuple[str, ...]:
+    """List the names that requests may call a server by, which listens at `address`, asked for as `host`.
+
+    A page of the web can let its own name point to an address of this machine, and then read what the server answers:
+    where that is for this machine alone, such names are refused.
+    """
+    if not ipaddress.ip_address(address).is_loopback:
+        return EVERY
+    return tuple(dict.fromkeys((*HERE, host.lower(), address, f"[{address}]")))
 
 
 def _name(run: str) -> str:

@@ -1,14 +1,17 @@
 import csv
+import errno
 import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 import pipeline
 from classify.archive import write_archive
+from classify.outputs import Write, writer_of
 from tests.tiny_bundle import make_run
 
 QUICK = ("--device", "cpu", "-j", "1")
@@ -105,6 +108,52 @@ def test_behind_a_link_the_file_is_written_and_the_link_stays(made, tmp_path):
     assert (tmp_path / "a.jsonl").is_symlink()
     assert len([json.loads(line) for line in (tmp_path / "there.txt").read_text().splitlines()]) == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "there.txt"]
+
+
+def test_a_full_disk_says_where_and_the_next_run_goes_on(made, tmp_path, monkeypatch):
+    out = tmp_path / "a.jsonl"
+    command = ("predict", made / "run", made / "data", "-o", out, "--resume", *QUICK)
+
+    def full(*known: Any, **more: Any) -> Write:
+        write, room = writer_of(*known, **more), iter(range(3))
+
+        def writes(answer: dict[str, Any]) -> None:
+            if next(room, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(answer)
+
+        return writes
+
+    with monkeypatch.context() as patched:
+        patched.setattr("classify.predict.writer_of", full)
+        [said] = run(*command, code=1).stderr.splitlines()
+    assert said.startswith(f"Error: {out}.part: cannot write (No space left on device). Make room")
+    assert not out.exists()
+    assert "has 3 rows already" in run(*command).stderr
+    assert len(out.read_text().splitlines()) == 8
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_stream_that_is_full_says_where(made, form):
+    result = run("predict", made / "run", made / "data", "-o", "/dev/full", "--format", form, *QUICK, code=1)
+    [said] = result.stderr.splitlines()
+    assert said.startswith("Error: /dev/full: cannot write (No space left on device). Make room")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_reader_that_has_seen_enough_is_no_error(made, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+    def gone(*known: Any, **more: Any) -> Write:
+        os.close(reader)
+        return writer_of(*known, **more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("classify.predict.writer_of", gone)
+        result = run("predict", made / "run", made / "data", "-o", tmp_path / "pipe", *QUICK)
+    assert result.stderr == ""
 
 
 def test_a_machine_proves_itself_without_an_image(made):

@@ -23,20 +23,26 @@ from classify.serve import requests  # noqa: E402 what it needs may be absent
 from classify.serve.app import make_app  # noqa: E402
 from classify.serve.page import POLICY, page  # noqa: E402
 from classify.serve.requests import Limits  # noqa: E402
+from classify.serve.server import HERE  # noqa: E402
 
-LIMITS = Limits(images=3, request_bytes=200_000, waiting=10)
+LIMITS = Limits(images=3, request_bytes=200_000, waiting=10, held_bytes=300_000)
 Ask = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def ask(model) -> Ask:
-    """Send one request to the application, without a network between."""
-    app = make_app(model, "photos", LIMITS, only_here=True)
+def connected(model) -> Callable[[], Any]:
+    """Make a client of the application, without a network between."""
+    app = make_app(model, "photos", LIMITS, HERE)
+    return lambda: httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def ask(connected) -> Ask:
+    """Send one request to the application."""
 
     def send(method: str, path: str, **known: Any) -> Any:
         async def sent() -> Any:
-            transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            async with connected() as client:
                 return await client.request(method, path, **known)
 
         return asyncio.run(sent())
@@ -164,6 +170,50 @@ def test_a_server_that_is_busy_says_so(ask, model, monkeypatch):
     assert response.status_code == 503
     assert response.headers["retry-after"]
     assert "busy" in what(response)
+
+
+def test_bodies_of_all_requests_have_a_limit_together_and_leave_room_again(connected):
+    body = json.dumps(listed(png(1)) | {"pad": " " * 160_000}).encode()
+
+    async def asked() -> tuple[Any, Any, Any]:
+        half_way, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly():
+            yield body[:-10]
+            half_way.set()
+            await go_on.wait()
+            yield body[-10:]
+
+        async with connected() as client:
+            first = asyncio.create_task(client.post("/predict/batch", content=slowly()))
+            await half_way.wait()
+            second = await client.post("/predict/batch", content=body)
+            go_on.set()
+            return await first, second, await client.post("/predict/batch", content=body)
+
+    first, second, third = asyncio.run(asked())
+    assert (first.status_code, second.status_code, third.status_code) == (200, 503, 200)
+    assert "fill the memory" in what(second)
+    assert second.headers["retry-after"]
+    assert first.json() == third.json()
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_a_body_that_trickles_in_is_refused(ask, monkeypatch, path):
+    monkeypatch.setattr(requests, "PATIENCE_S", 0.01)
+
+    async def trickle():
+        yield b"--x"
+        await asyncio.Event().wait()
+
+    response = ask("POST", path, content=trickle(), headers={"content-type": "multipart/form-data; boundary=x"})
+    assert response.status_code == 408
+    assert "too slowly" in what(response)
+
+
+def test_a_body_has_more_time_the_more_of_it_is_there():
+    assert requests.seconds_for(64 << 20) - requests.seconds_for(0) == pytest.approx((64 << 20) / requests.LEAST_RATE)
+    assert requests.seconds_for(0) == requests.PATIENCE_S
 
 
 def test_a_model_that_fails_is_unavailable(ask, model, monkeypatch):

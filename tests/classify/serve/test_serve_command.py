@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import pipeline
 from classify.predict import PredictSpec
-from classify.serve.server import ServeSpec
+from classify.serve.server import HERE, ServeSpec, hosts_of
 from tests.served import server, start
 from tests.tiny import png
 
@@ -81,3 +81,24 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
 
 def test_by_default_only_this_machine_is_let_in():
     assert ServeSpec(PredictSpec("run")).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "more"),
+    [
+        ("127.0.0.1", "127.0.0.1", ()),
+        ("localhost", "127.0.0.1", ()),
+        ("::1", "::1", ()),
+        ("127.0.0.2", "127.0.0.2", ("127.0.0.2",)),
+        ("My-Laptop", "127.0.1.1", ("my-laptop", "127.0.1.1")),
+    ],
+)
+def test_on_every_loopback_address_only_its_own_names_are_let_in(host, address, more):
+    known = hosts_of(host, address)
+    assert set(more) <= set(known) - set(HERE) if more else set(known) == set(HERE) | {f"[{address}]"}
+    assert "*" not in known
+
+
+@pytest.mark.parametrize("address", ["192.168.1.7", "::", "fe80::1"])
+def test_who_listens_for_other_machines_is_called_by_any_name(address):
+    assert hosts_of(address, address) == ("*",)
