@@ -13,8 +13,8 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] documented there
 
+from classify.cluster import ray_train
 from classify.finetune.order import Desk
-from extract.errors import EngineError
 from extract.store.files import TEMPORARY
 
 FAILURES = 3
@@ -24,15 +24,8 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 def gpus() -> int:
     """Return how many GPUs the cluster has now; raises EngineError where Ray Train is not installed."""
-    _modules()
+    ray_train()
     return int(importlib.import_module("ray").cluster_resources().get("GPU", 0))
-
-
-def _modules() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("ray.train"), importlib.import_module("ray.train.torch")
-    except ImportError as error:
-        raise EngineError("Ray Train is not installed", remedy='Run: pip install "offshelf[ray-train]"') from error
 
 
 def launch(desk: Desk, size: int, device: str, cpus: float) -> str:
@@ -40,7 +33,7 @@ def launch(desk: Desk, size: int, device: str, cpus: float) -> str:
 
     -> what was wrong, "" if nothing was.
     """
-    train, of_torch = _modules()
+    train, of_torch = ray_train()
     with tempfile.TemporaryDirectory(dir=desk.folder, prefix=TEMPORARY) as scratch:
         trainer = of_torch.TorchTrainer(
             _loop,
@@ -80,7 +73,7 @@ def _loop(order: dict[str, str]) -> None:
     """Be one of the workers."""
     from classify.finetune.worker import work
 
-    train, of_torch = _modules()
+    train, of_torch = ray_train()
     device, me = of_torch.get_device(), train.get_context()
     rank, size = me.get_world_rank(), me.get_world_size()
     dist.init_process_group(BACKENDS[device.type], store=_met(rank, size), rank=rank, world_size=size)

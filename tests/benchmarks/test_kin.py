@@ -29,7 +29,7 @@ def test_the_time_of_a_process_that_nobody_waits_for_counts():
     pipe, program = subprocess.PIPE, {"PROGRAM": LEAVING}
     with Kin() as kin:
         first = subprocess.Popen(
-            [sys.executable, "-c", LEAVING], stdin=pipe, stdout=pipe, text=True, env={**os.environ, **program}
+            [sys.executable, "-S", "-c", LEAVING], stdin=pipe, stdout=pipe, text=True, env={**os.environ, **program}
         )
         assert first.stdout is not None
         assert first.stdout.readline() == "done\n"

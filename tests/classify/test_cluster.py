@@ -1,12 +1,16 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
+from classify import cluster
 from classify.cluster import connected
 from classify.heads import HEADS
 from classify.solvers import Pipelines
 from classify.solvers.fits import run_jobs
 from classify.spec import FitSpec
-from extract.errors import FitError, OptionError
+from extract.engines import session as sessions
+from extract.errors import EngineError, FitError, OptionError
 from extract.progress import Silent
 from extract.spec import EngineSpec
 from tests.classify.tiny_task import candidate, tiny_task
@@ -30,6 +34,22 @@ def test_what_runs_on_one_machine_alone_is_refused_before_ray_is_started(asked, 
         pytest.raises(OptionError, match=rf"^--engine ray: {said}.*Leave --engine out"),
         connected(FitSpec("tiny", engine=RAY, **asked)),
     ):
+        pass
+
+
+@pytest.mark.parametrize("strategy", ["full", "auto"])
+def test_without_ray_train_no_long_work_is_begun(monkeypatch, strategy):
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(sessions, "session", lambda _: nullcontext())
+    monkeypatch.setattr(cluster.importlib, "import_module", missing)
+    with (
+        pytest.raises(EngineError, match=r"Ray Train is not installed.*offshelf\[ray-train\]"),
+        connected(FitSpec("tiny", strategy=strategy, engine=RAY)),
+    ):
+        pass
+    with connected(FitSpec("tiny", head="lda", engine=RAY)):
         pass
 
 
