@@ -7,7 +7,13 @@ import click
 
 from extract.terminal import print_table
 
-NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "map": "mAP"}
+NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "map": "mAP",
+    "mean_average_precision": "mAP",
+}
 
 
 def percent(metric: dict[str, float]) -> str:
@@ -16,7 +22,9 @@ def percent(metric: dict[str, float]) -> str:
 
 
 def short(value: object) -> str:
-    """Write a setting without digits that nobody reads."""
+    """Write a setting without digits that nobody reads; of one for each class only how many there are."""
+    if isinstance(value, dict):
+        return f"{len(value)} by class"
     return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
@@ -38,6 +46,7 @@ def echo_fit(metrics: dict[str, Any]) -> None:
         _echo_training(metrics, name)
     for note in (metrics.get("protocol") or {}).get("notes", []):
         click.echo(f"Note: {note}")
+    _echo_abstain((metrics.get("calibration") or {}).get("abstain"))
     _echo_findings(metrics)
     click.echo(f"Report: {Path(metrics['run']) / 'report.html'}")
 
@@ -61,6 +70,17 @@ def _echo_training(metrics: dict[str, Any], name: str) -> None:
         if gain := metrics["gain"][side]:
             value, low, high = (f"{gain[metric][end] * 100:+z.1f}" for end in ("value", "low", "high"))
             click.echo(f"Gain over the probe: {value} points  [{low}, {high}] on {gain['n']} images {images}.")
+
+
+def _echo_abstain(found: dict[str, Any] | None) -> None:
+    """Say what the accuracy that was asked for costs in answers, and whether the test holds it."""
+    if not found:
+        return
+    answered, right = (found["test"][key] for key in ("coverage", "accuracy_of_answered"))
+    held = f"{percent(answered).strip()} of the test images are answered"
+    if right:
+        held += f", and {percent(right).strip()} of these rightly"
+    click.echo(f"Abstains below {found['threshold']:.1%}: {held}; {found['asked']:.0%} were asked for.")
 
 
 def _echo_layers(metrics: dict[str, Any], name: str) -> None:

@@ -40,6 +40,26 @@ def test_a_fit_is_told_in_a_few_lines(capsys):
     ]
 
 
+@pytest.mark.parametrize(
+    ("right", "words"),
+    [
+        (
+            measure(0.9),
+            "25.0%  [20.0%, 30.0%] of the test images are answered, and 90.0%  [85.0%, 95.0%] of these rightly",
+        ),
+        (None, "25.0%  [20.0%, 30.0%] of the test images are answered"),
+    ],
+)
+def test_what_abstaining_costs_is_told(capsys, right, words):
+    abstain = {"threshold": 0.7, "asked": 0.95, "test": {"coverage": measure(0.25), "accuracy_of_answered": right}}
+    echo_fit(fitted(calibration={"abstain": abstain}))
+    assert f"Abstains below 70.0%: {words}; 95% were asked for.\n" in capsys.readouterr().out
+
+
+def test_a_setting_for_each_class_is_counted():
+    assert short({"ants": 0.1, "bees": 10.0}) == "2 by class"
+
+
 def test_what_a_protocol_was_short_of_is_told(capsys):
     echo_fit(fitted(per_layer=[], selection=None, protocol={"notes": ["of 2 classes all images are taken"]}))
     assert "Note: of 2 classes all images are taken\nReport: " in capsys.readouterr().out
