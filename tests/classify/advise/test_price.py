@@ -9,7 +9,7 @@ from classify.finetune.budget import FEWEST_STEPS, cost
 from classify.finetune.plan import Plan, Setting, shorten
 
 PLAN = Plan("auto", 300, 32, (Setting(1e-3, 0.0), Setting(3e-3, 0.0)), evaluate_every=20)
-FEWEST = 120
+FEWEST = 100
 PACES = st.tuples(st.floats(1e-4, 3), st.floats(0, 2))
 
 
