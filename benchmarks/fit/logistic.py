@@ -11,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.extract.harness import CORES, Figures, Goal, Numbers, at_least, ratios, spread, undisturbed, watched
 from benchmarks.fit.race import FOLDS, folds_of, interleaved, solvers, warm_up
 from classify.probe.moments import scalers
+from classify.probe.objective import Asked
 from classify.probe.rows import array_rows
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends, fit_softmax
 from classify.probe.solutions import out_of_fold_codes
 from classify.solvers.softmax import SEARCH_TOL
 
@@ -56,7 +57,7 @@ def by_us(X: np.ndarray, y: np.ndarray, folds: list) -> Scores:
         outside[fold, test] = True
     problems = [(fold, C) for C in GRID for fold in range(FOLDS)]
     fitted = scalers(rows, ~outside, "std")
-    found = fit_softmax(rows, y, ~outside, problems, scalers=fitted, n_classes=CLASSES, tol=SEARCH_TOL)
+    found = fit_softmax(Asked(rows, y, ~outside, fitted, CLASSES), problems, Ends(SEARCH_TOL))
     codes = out_of_fold_codes(rows, found, outside)
     return np.array([np.mean([(codes[C][test] == y[test]).mean() for _, test in folds]) for C in GRID])
 
@@ -124,7 +125,7 @@ def logistic_large(quick: bool) -> Figures:
         for C in (1e-3, 1e-1, 10.0):
             began = time.perf_counter()
             fitted = scalers(rows, every, "std")
-            fit = fit_softmax(rows, y, every, [(0, C)], scalers=fitted, n_classes=CLASSES)
+            fit = fit_softmax(Asked(rows, y, every, fitted, CLASSES), [(0, C)])
             seconds = time.perf_counter() - began
             found.append(
                 {"C": C, "s": round(seconds, 2), "steps": int(fit.n_iter[0]), "converged": bool(fit.converged[0])}

@@ -26,6 +26,7 @@ from safetensors.numpy import save
 from benchmarks.extract.harness import Figures, Goal, Numbers, Skipped, timed
 from classify.probe.memory import plan_memory
 from classify.probe.moments import scalers
+from classify.probe.objective import Asked
 from classify.probe.ridge import fit_ridge, fold_path, targets
 from classify.probe.rows import Rows, stored_rows
 from classify.probe.softmax import fit_softmax
@@ -100,7 +101,7 @@ def softmax(rows: Rows, y: np.ndarray) -> Numbers:
     """Fit one logistic regression on all rows."""
     every = np.ones((1, len(y)), bool)
     fitted = scalers(rows, every, "std")
-    found = fit_softmax(rows, y, every, [(0, 0.01)], scalers=fitted, n_classes=CLASSES)
+    found = fit_softmax(Asked(rows, y, every, fitted, CLASSES), [(0, 0.01)])
     return {"converged": bool(found.converged[0]), "steps": int(found.n_iter[0])}
 
 

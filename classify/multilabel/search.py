@@ -11,9 +11,10 @@ from classify.multilabel.trial import Task, Trial
 from classify.probe.grid import C_of, search_C
 from classify.probe.linear import Linear
 from classify.probe.moments import Scalers, scalers
+from classify.probe.objective import Asked
 from classify.probe.ridge import SMALL_GROUP, RidgePath, fold_path, loo_path
 from classify.probe.rows import Rows, in_memory
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends, fit_softmax
 from classify.probe.solutions import Solutions, predict_masked
 from extract.progress import Progress
 
@@ -139,9 +140,8 @@ def refit(task: Task, trial: Trial) -> tuple[Linear, bool]:
 def _fit(rows: Rows, masks: np.ndarray, fitted: Scalers, problems: list[tuple[int, float]], task: Task) -> Solutions:
     """Fit (mask, C) problems; one on all rows is the head to keep, and solved more tightly."""
     Y, tol = task.part.Y.astype(np.float32), FINAL_TOL if len(problems) == 1 else SEARCH_TOL
-    return fit_softmax(
-        rows, Y, masks, problems, scalers=fitted, n_classes=Y.shape[1], tol=tol, loss="sigmoid", device=task.device
-    )
+    asked = Asked(rows, Y, masks, fitted, Y.shape[1], "sigmoid")
+    return fit_softmax(asked, problems, Ends(tol), device=task.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,38 +8,52 @@ import numpy as np
 
 from classify.probe.backend import Backend
 from classify.probe.moments import Scalers
-from classify.probe.passes import NEVER, Folded, Passes
+from classify.probe.passes import LOSSES, NEVER, Folded, Passes
 from classify.probe.precondition import Applied, ridge_keys
 from classify.probe.rows import Rows
-from extract.errors import FitError
+from extract.errors import FitError, OptionError, unknown
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What all problems share: see `fit_softmax`; `counts` (n,) float64 are the weights of the rows.
+    """What all problems share: masks (M, n) bool say which rows train, scalers are those of the masks.
 
-    `scalers` divide features that are not standardised by one `unit`, their spread, and weights grow with it: the same
+    "softmax" takes codes y (n,), and a class that a mask lacks gets no weights and a score that never wins. "sigmoid"
+    takes y (n, k) of 0 and 1, one class against the rest each; a class that all or none of a mask's N rows have gets
+    weights 0 and the logit of (n + 1/2) / (N - n + 1/2). `weights` (n,) count rows several times over.
+
+    Features that are not standardised are divided by one `unit`, their spread, and weights grow with it: the same
     problem, in which gradients, and so the tolerance, mean the same whatever the length of the rows.
     """
 
     rows: Rows
     y: np.ndarray
     masks: np.ndarray
-    counts: np.ndarray
     scalers: Scalers
     n_classes: int
-    loss: str
+    loss: str = "softmax"
+    weights: np.ndarray | None = None
     unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            unknown("loss", self.loss, LOSSES, OptionError)
+
+    def counts(self) -> np.ndarray:
+        """How often each row counts: (n,) float64."""
+        return np.ones(len(self.y)) if self.weights is None else np.asarray(self.weights, np.float64)
 
     def totals(self) -> np.ndarray:
         """Add up the weights of each mask: (M,)."""
-        return np.array([self.counts[mask].sum() for mask in self.masks])
+        counts = self.counts()
+        return np.array([counts[mask].sum() for mask in self.masks])
 
     def held(self) -> np.ndarray:
         """Add up the weights of each class in each mask: (M, k)."""
+        counts = self.counts()
         if self.loss == "sigmoid":
-            return np.array([self.counts[mask] @ self.y[mask] for mask in self.masks])
-        return np.array([np.bincount(self.y[m], self.counts[m], self.n_classes) for m in self.masks])
+            return np.array([counts[mask] @ self.y[mask] for mask in self.masks])
+        return np.array([np.bincount(self.y[m], counts[m], self.n_classes) for m in self.masks])
 
 
 @dataclass(frozen=True, eq=False)

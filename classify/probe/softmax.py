@@ -15,11 +15,10 @@ from classify.probe.backend import Backend, open_backend
 from classify.probe.lbfgs import PAIRS, Limits, minimise
 from classify.probe.moments import Scalers, mean_std
 from classify.probe.objective import Asked, Fold, Objective, Problems, lay_out
-from classify.probe.passes import LOSSES, NEVER, Passes
+from classify.probe.passes import NEVER, Passes
 from classify.probe.precondition import Coordinates, Factors
 from classify.probe.rows import Rows
 from classify.probe.solutions import Solutions
-from extract.errors import OptionError, unknown
 from extract.progress import Progress, Silent
 
 BATCH_BYTES = 2 << 30
@@ -34,59 +33,54 @@ CURVATURE = {"softmax": lambda k: 1 / k, "sigmoid": lambda k: 1 / 4}
 """By loss, how its Hessian compares with Z'Z at weights of 0 (see `precondition`)."""
 
 
+@dataclass(frozen=True)
+class Ends:
+    """When a problem is done: its gradient is at most `tol`, or what `gap` asks for; or after `max_iter` steps.
+
+    `gap` is a part of the mean loss, see `tolerances`. The steps are of either precision.
+    """
+
+    tol: float = 1e-4
+    gap: float | None = None
+    max_iter: int = 1000
+
+    def tolerances(self, ridge: np.ndarray) -> np.ndarray:
+        """Return the tolerance of each problem: `tol`, or less where the ridge (P,) is small, and with it the gradient.
+
+        The loss is strongly convex by the ridge, so it lies no more than |g|^2 / (2 ridge) above its minimum: at most
+        about `gap` where the gradient is within the root of 2 ridge gap.
+        """
+        if self.gap is None:
+            return np.full(len(ridge), self.tol)
+        return np.clip(np.sqrt(2 * ridge * self.gap), min(self.tol, SMALLEST_TOL), self.tol)
+
+
 def fit_softmax(
-    rows: Rows,
-    y: np.ndarray,
-    masks: np.ndarray,
+    asked: Asked,
     problems: Sequence[tuple[int, float]],
+    ends: Ends = Ends(),
     *,
-    scalers: Scalers,
-    n_classes: int,
-    tol: float = 1e-4,
-    gap: float | None = None,
-    max_iter: int = 1000,
     start: Solutions | None = None,
-    weights: np.ndarray | None = None,
-    loss: str = "softmax",
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Solutions:
-    """Fit (mask, C) problems: masks (M, n) bool say which rows train, scalers are those of the masks.
+    """Fit (mask, C) problems. `start` holds solutions for the same rows and masks: problems set out from the nearest C.
 
-    "softmax" takes codes y (n,), and a class that a mask lacks gets no weights and a score that never wins. "sigmoid"
-    takes y (n, k) of 0 and 1, one class against the rest each; a class that all or none of a mask's N rows have gets
-    weights 0 and the logit of (n + 1/2) / (N - n + 1/2). `weights` (n,) count rows several times over. `start` holds
-    solutions for the same rows and masks: a problem sets out from what those of the nearest C lead to. Problems that
-    end without reaching `tol`, after `max_iter` steps in either precision at most, are kept, and say so. Raises
-    FitError for a mask without rows, and for features that are no numbers.
+    Those that end without reaching their tolerance are kept, and say so. Raises FitError for a mask without rows, and
+    for features that are no numbers.
     """
-    if loss not in LOSSES:
-        unknown("loss", loss, LOSSES, OptionError)
-    counts = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
-    unit = spread_of(rows, scalers)
-    scaled = Scalers(scalers.mean, scalers.scale * unit)
-    asked = Asked(rows, y, masks, counts, scaled, n_classes, loss, unit)
+    unit = spread_of(asked.rows, asked.scalers)
+    scaled = replace(asked, scalers=Scalers(asked.scalers.mean, asked.scalers.scale * unit), unit=unit)
     watch = progress or Silent()
     watch.start("fitting", len(problems))
     with open_backend(device) as backend:
-        laid = lay_out(asked, problems)
+        laid = lay_out(scaled, problems)
         known = start.factors if start else None
-        factors = known or Factors(rows, scaled, CURVATURE[loss](n_classes))
-        solver = _Solver.of(asked, laid, Limits(tolerances(laid.ridge, tol, gap), max_iter), factors, backend, watch)
-        parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(asked, len(problems))]
-        solved = _gather(replace(asked, scalers=scalers), laid, problems, parts, np.asarray(solver.limits.tol))
+        factors = known or Factors(scaled.rows, scaled.scalers, CURVATURE[scaled.loss](scaled.n_classes))
+        solver = _Solver.of(scaled, laid, Limits(ends.tolerances(laid.ridge), ends.max_iter), factors, backend, watch)
+        parts = [solver.solve(numbers, *solver.start(numbers, start)) for numbers in _batches(scaled, len(problems))]
+        solved = _gather(replace(scaled, scalers=asked.scalers), laid, problems, parts, np.asarray(solver.limits.tol))
         return replace(solved, factors=factors)
-
-
-def tolerances(ridge: np.ndarray, tol: float, gap: float | None) -> np.ndarray:
-    """Return the tolerance of each problem: `tol`, or less where the ridge (P,) is small, and with it the gradient.
-
-    The loss is strongly convex by the ridge, so it lies no more than |g|^2 / (2 ridge) above its minimum: at most about
-    `gap`, a part of the mean loss, where the gradient is within the root of 2 ridge gap.
-    """
-    if gap is None:
-        return np.full(len(ridge), tol)
-    return np.clip(np.sqrt(2 * ridge * gap), min(tol, SMALLEST_TOL), tol)
 
 
 def spread_of(rows: Rows, scalers: Scalers) -> float:
@@ -130,7 +124,7 @@ class _Solver:
         cls, asked: Asked, problems: Problems, limits: Limits, factors: Factors, backend: Backend, watch: Progress
     ) -> "_Solver":
         coordinates = factors.coordinates(problems.ridge, asked.n_classes * len(problems.order), backend)
-        weight = asked.masks * asked.counts.astype(np.float32)
+        weight = asked.masks * asked.counts().astype(np.float32)
         passes = Passes.of(backend, asked.rows, asked.y, weight, asked.loss)
         fold = Fold.of(asked.scalers, problems.live, problems.prior, backend)
         return cls(problems, limits, passes, fold, coordinates, watch, asked.unit)

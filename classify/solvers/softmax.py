@@ -10,8 +10,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from classify.folds import Folds
 from classify.probe.grid import C_of, search_C
+from classify.probe.objective import Asked
 from classify.probe.path import code_type
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends, fit_softmax
 from classify.probe.solutions import Solutions, out_of_fold_codes, predict_masked
 from classify.solvers.base import Fitted, Shared, fitted_linear, shared, unfolded
 from classify.statistics import drawn, paired_errors
@@ -58,7 +59,7 @@ class Softmax:
             np.empty(len(task), dtype=np.int64),
         )
         for batch in _batches(task, candidate, splits):
-            solutions = _solve(task, batch, [params["C"]], SEARCH_TOL, SCORES_GAP)
+            solutions = _solve(task, batch, [params["C"]], Ends(SEARCH_TOL, SCORES_GAP))
             for problem, at, scores in predict_masked(batch.rows, solutions, batch.outside, task.device):
                 number = batch.numbers[problem]
                 place[splits[number][1]] = np.arange(len(found[number]))
@@ -69,7 +70,7 @@ class Softmax:
         """Fit on all rows."""
         everything = np.arange(len(task))
         [batch] = _batches(task, candidate, [(everything, everything)])
-        solutions = _solve(task, batch, [params["C"]], FINAL_TOL)
+        solutions = _solve(task, batch, [params["C"]], Ends(FINAL_TOL))
         linear, rows = solutions.linear(0), task.read(candidate.layers, candidate.transform)
         if candidate.transform == "pcaw":
             linear = unfolded(linear, rows)
@@ -89,29 +90,12 @@ def _batches(task: Task, candidate: Candidate, splits: Folds) -> list[Shared]:
     return list(shared(task, candidate, splits, apart=task.class_weight is not None))
 
 
-def _solve(
-    task: Task,
-    batch: Shared,
-    Cs: Sequence[float],
-    tol: float,
-    gap: float | None = None,
-    start: Solutions | None = None,
-) -> Solutions:
+def _solve(task: Task, batch: Shared, Cs: Sequence[float], ends: Ends, start: Solutions | None = None) -> Solutions:
     """Fit each C on each split of a batch, the splits of one C beside each other."""
     problems = [(mask, C) for C in Cs for mask in range(len(batch.masks))]
-    return fit_softmax(
-        batch.rows,
-        task.y,
-        batch.masks,
-        problems,
-        scalers=batch.scalers,
-        n_classes=task.n_classes,
-        tol=tol,
-        gap=gap,
-        start=start,
-        weights=_weights(task, batch),
-        device=task.device,
-    )
+    weights = _weights(task, batch)
+    asked = Asked(batch.rows, task.y, batch.masks, batch.scalers, task.n_classes, weights=weights)
+    return fit_softmax(asked, problems, ends, start=start, device=task.device)
 
 
 def _weights(task: Task, batch: Shared) -> np.ndarray | None:
@@ -134,7 +118,7 @@ def _try(
     predicted = np.empty((len(Cs), len(task)), dtype=code_type(task.n_classes))
     fine = np.ones(len(Cs), dtype=bool)
     for number, batch in enumerate(batches):
-        solutions = _solve(task, batch, Cs, SEARCH_TOL, SEARCH_GAP, before[number])
+        solutions = _solve(task, batch, Cs, Ends(SEARCH_TOL, SEARCH_GAP), before[number])
         before[number] = solutions.joined(before[number])
         fine &= solutions.converged.reshape(len(Cs), -1).all(axis=1)
         codes = out_of_fold_codes(batch.rows, solutions, batch.outside, task.device)

@@ -10,7 +10,7 @@ from tiny_features import blobs, noise, show
 
 from classify.evidence import scores_of
 from classify.inputs import read_inputs
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends
 from classify.spec import FitSpec
 from extract.progress import Silent
 
@@ -136,7 +136,7 @@ def test_weights_of_classes_find_more_of_the_rare_one(uneven, run):
 
 
 def test_what_did_not_converge_is_told(make_features, run, monkeypatch):
-    monkeypatch.setattr("classify.solvers.softmax.fit_softmax", partial(fit_softmax, max_iter=1))
+    monkeypatch.setattr("classify.solvers.softmax.Ends", partial(Ends, max_iter=1))
     found = run(make_features(np.arange(60) % 2, ["a", "b"]))
     assert any("configurations did not converge, the chosen one among them" in said for said in found["warnings"])
     assert any("the last fit, on all training images, did not converge" in said for said in found["warnings"])

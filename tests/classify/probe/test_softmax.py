@@ -11,8 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from classify.probe import precondition, softmax
 from classify.probe.backend import torch_backend
 from classify.probe.moments import Scalers, scalers
+from classify.probe.objective import Asked
 from classify.probe.rows import ArrayRows, array_rows
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends, fit_softmax
+from classify.probe.solutions import Solutions
 from extract.errors import FitError, OptionError
 
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
@@ -33,10 +35,15 @@ def some_masks(n, shares=(0.8, 0.5, 0.3), seed=1):
     return masks
 
 
-def fit(X, y, masks, problems, *, transform="std", n_classes=3, rows=None, **options):
+def fit(X, y, masks, problems, *, transform="std", n_classes=3, rows=None, **options) -> Solutions:
+    """Fit with options of what is asked, of when it ends, and of the call."""
     rows = rows or array_rows(X)
-    fitted = scalers(rows, masks, transform)
-    return fit_softmax(rows, y, masks, problems, scalers=fitted, n_classes=n_classes, **options)
+    asked, ends = (
+        {name: options.pop(name) for name in names & options.keys()}
+        for names in ({"loss", "weights"}, {"tol", "gap", "max_iter"})
+    )
+    shared = Asked(rows, y, masks, scalers(rows, masks, transform), n_classes, **asked)
+    return fit_softmax(shared, problems, Ends(**ends), **options)
 
 
 def reference(X, y, mask, C, weights=None):
@@ -191,7 +198,7 @@ def test_the_scales_are_those_given_and_a_feature_without_one_is_dropped():
     rest = np.delete(np.arange(8), 3)
     assert found.coef[0][:, rest] == pytest.approx(reference(X[:, rest], y, masks[0], 1.0).coef_, rel=1e-4)
     plain = Scalers(np.zeros((3, 8)), np.ones((3, 8)))
-    raw = fit_softmax(array_rows(X), y, masks, [(0, 0.1)], scalers=plain, n_classes=3, **TIGHT)
+    raw = fit_softmax(Asked(array_rows(X), y, masks, plain, 3), [(0, 0.1)], Ends(**TIGHT))
     model = LogisticRegression(C=0.1, tol=1e-11, max_iter=20_000).fit(X[masks[0]].astype(np.float64), y[masks[0]])
     assert raw.coef[0] == pytest.approx(model.coef_, rel=1e-4, abs=1e-6)
 
@@ -269,12 +276,12 @@ def test_what_cannot_be_fitted_is_refused():
     masks = some_masks(len(y))
     plain = Scalers(np.zeros((3, 8)), np.ones((3, 8)))
     with pytest.raises(FitError, match="no rows"):
-        fit_softmax(array_rows(X), y, np.zeros_like(masks), [(0, 1.0)], scalers=plain, n_classes=3)
+        fit_softmax(Asked(array_rows(X), y, np.zeros_like(masks), plain, 3), [(0, 1.0)])
     with pytest.raises(OptionError, match="no loss 'hinge'"):
         fit(X, y, masks, [(0, 1.0)], loss="hinge")
     X[5, 2] = np.nan
     with pytest.raises(FitError, match="no number"):
-        fit_softmax(array_rows(X), y, masks, [(0, 1.0)], scalers=plain, n_classes=3)
+        fit_softmax(Asked(array_rows(X), y, masks, plain, 3), [(0, 1.0)])
 
 
 def test_progress_hears_of_every_problem():
@@ -317,7 +324,7 @@ def test_weak_penalties_are_held_to_smaller_gradients_by_the_gap_that_is_left():
     assert (held.objective - best.objective <= 1e-7 * n).all()
     assert (loose.objective - best.objective)[2] > 1e-6 * n
     assert held.converged.all()
-    assert softmax.tolerances(np.array([1.0, 1e-4, 1e-12]), 1e-4, 1e-8).tolist() == [
+    assert Ends(1e-4, 1e-8).tolerances(np.array([1.0, 1e-4, 1e-12])).tolist() == [
         1e-4,
         pytest.approx(2**0.5 * 1e-6),
         2e-7,

@@ -7,8 +7,9 @@ import pytest
 from classify.probe import passes, solutions
 from classify.probe.backend import torch_backend
 from classify.probe.moments import scalers
+from classify.probe.objective import Asked
 from classify.probe.rows import ArrayRows, array_rows
-from classify.probe.softmax import fit_softmax
+from classify.probe.softmax import Ends, fit_softmax
 from classify.probe.solutions import out_of_fold_codes, predict_masked
 from classify.scoring import ABSENT
 
@@ -24,10 +25,8 @@ def solved():
     masks = np.arange(N) % 3 != np.arange(3)[:, None]
     masks[0] &= y != 2
     problems = [(m, C) for C in (0.01, 1.0) for m in range(3)]
-    fitted = fit_softmax(
-        array_rows(X), y, masks, problems, scalers=scalers(array_rows(X), masks, "std"), n_classes=K, tol=1e-6
-    )
-    return X, fitted
+    asked = Asked(array_rows(X), y, masks, scalers(array_rows(X), masks, "std"), K)
+    return X, fit_softmax(asked, problems, Ends(1e-6))
 
 
 def out_of_fold(rows, solved, C, outside=None, device="cpu"):
