@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from classify.report.advice import became
 from classify.terminal import percent
 from extract.terminal import print_table
 
@@ -39,19 +40,11 @@ def _echo_layers(profile: Row) -> None:
 
 def _echo_ladder(ladder: Sequence[Row]) -> None:
     rows = [
-        [row["rung"], _became(row), _points(_expected(row)), _points(row["gain"]), _took(row), row["reason"]]
+        [row["rung"], became(row), _points(_expected(row)), _points(row["gain"]), _took(row), row["reason"]]
         for row in ladder
     ]
     print_table(["strategy", "", "expected gain, points", "gain, points", "seconds", "why"], rows)
     click.echo()
-
-
-def _became(row: Row) -> str:
-    if not row["tried"]:
-        return "not tried"
-    if row["why"]:
-        return row["why"]
-    return ("accepted" if row["accepted"] else "no sure gain") if row["gain"] else "the start"
 
 
 def _expected(row: Row) -> Row | None:

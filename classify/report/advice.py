@@ -150,7 +150,7 @@ def _points(gain: Any) -> str:
 
 def _ladder(found: Metrics) -> str:
     rows = [
-        (clipped(row.get("rung")) + _star(row, found), _became(row), _expected(row), _points(row.get("gain")),
+        (clipped(row.get("rung")) + _star(row, found), became(row), _expected(row), _points(row.get("gain")),
          interval(row.get("value")), _time(row))
         for row in found.get("ladder") or []
     ]  # fmt: skip
@@ -161,7 +161,7 @@ def _ladder(found: Metrics) -> str:
     return table(head, rows, caption) + bullets(_why(row) for row in found["ladder"])
 
 
-def _became(row: Row) -> str:
+def became(row: Row) -> str:
     """Say what became of a rung; the probe is what all others are held against."""
     if not row.get("tried"):
         return "not tried"
@@ -186,7 +186,7 @@ def _why(row: Row) -> str:
     """Give the reason of a rung, and how it is asked for."""
     line = _typed(row.get("command"))
     typed = f" <code>{printable(line)}</code>" if line else ""
-    return f"<strong>{clipped(row.get('rung'))}</strong>: {sentence(str(row.get('reason') or _became(row)))}{typed}"
+    return f"<strong>{clipped(row.get('rung'))}</strong>: {sentence(str(row.get('reason') or became(row)))}{typed}"
 
 
 def _diagnostics(found: Metrics) -> str:
