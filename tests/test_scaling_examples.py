@@ -75,6 +75,17 @@ def test_a_script_is_one_that_bash_reads(path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.sbatch")), ids=name_of)
+def test_what_slurm_asks_for_since_2022_is_said(path):
+    script = path.read_text(encoding="utf-8")
+    if "--gpus-per-task" in script:
+        assert "#SBATCH --ntasks=" in script, "or sbatch refuses it"
+    if "\nsrun " in script and "#SBATCH --cpus-per-task" in script:
+        assert "\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in script, "or srun gives one core"
+    if "#SBATCH --requeue" in script:
+        assert "#SBATCH --open-mode=append" in script, "or the log of before is lost"
+
+
 @pytest.mark.parametrize("path", MANIFESTS, ids=name_of)
 def test_a_manifest_says_what_it_is(path):
     for document in documents(path):
