@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classify.advise.price import Price, settle
+from classify.advise.price import Pace, Price, settle
 from classify.finetune.budget import FEWEST_STEPS, cost
 from classify.finetune.plan import Plan, Setting, shorten
 
@@ -31,14 +31,14 @@ def test_what_is_settled_fits_and_nothing_more_would(pace, kept_s, left_s, n_fol
 
 
 @given(PACES, st.floats(0, 1e4), st.integers(FEWEST, 300), st.integers(1, 5), st.integers(1, 3))
-def test_a_price_has_the_last_trainings_of_one_way_in_it(pace, kept_s, steps, folds, repeats):
+def test_a_price_has_the_last_trainings_of_one_way_in_it(pace: Pace, kept_s, steps, folds, repeats):
     plan, price = shorten(PLAN, steps), Price(PLAN, pace, repeats, kept_s)
     trained = cost(plan, *pace, folds - 1)
     assert price.seconds(steps, folds) == pytest.approx(trained + max(price.last_s(steps), kept_s))
     assert price.last_s(steps) == pytest.approx(repeats * train_s(plan, pace))
 
 
-def train_s(plan: Plan, pace: tuple[float, float]) -> float:
+def train_s(plan: Plan, pace: Pace) -> float:
     """Count the steps and the looks of one training, one of these before it begins."""
     return plan.steps * pace[0] + (1 + -(-plan.steps // plan.evaluate_every)) * pace[1]
 
