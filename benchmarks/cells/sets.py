@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.extract.harness import Numbers, Skipped
-from benchmarks.real import data_folder, first_of_each, unpack, write_manifest
+from benchmarks.image_sets import data_folder, first_of_each, unpack, write_manifest
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec
 

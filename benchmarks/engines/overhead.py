@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.engines.kin import Kin
 from benchmarks.extract.harness import Figures, Numbers, Place, at_least, middle, ours, ratios, spread, undisturbed
-from benchmarks.real import data_folder
+from benchmarks.image_sets import data_folder
 from tests.tiny import picture
 
 N, QUICK_N, ROUNDS = 4096, 2048, 3

@@ -27,7 +27,7 @@ from benchmarks.extract.race import TRACKS, race
 from benchmarks.extract.report import write_figures
 from benchmarks.extract.startup import startup
 from benchmarks.extract.taps import taps, views
-from benchmarks.real import data_folder
+from benchmarks.image_sets import data_folder
 
 MEASUREMENTS: dict[str, Callable[[Place], Figures]] = {
     **{name: partial(race, name) for name in TRACKS},

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from benchmarks.extract.harness import Place
-from benchmarks.real import unpack
+from benchmarks.image_sets import unpack
 
 SMALL_PX, LARGE_TILES = (500, 375), 8
 SMALL, LARGE = 2000, 60

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.extract import photos
 from benchmarks.extract.harness import Figures, Numbers, Place, at_least, ratios, spread, timed, undisturbed, watched
-from benchmarks.real import data_folder
+from benchmarks.image_sets import data_folder
 from classify.finetune.begin import begin
 from classify.finetune.bench import Bench, Split
 from classify.finetune.ground import set_up, survey

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.extract.harness import ROOT, Figures, Goal, Numbers, Skipped, timed
+from benchmarks.image_sets import NETWORKS, data_folder, unpack
 from benchmarks.published.tables import Row, Table, read_tables
-from benchmarks.real import NETWORKS, data_folder, unpack
 from benchmarks.suite import Suite
 
 LEAD = """\

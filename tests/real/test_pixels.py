@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("simplejpeg")
 
-from benchmarks.fidelity import ENOUGH, WAYS, Photos, equal_decoders, measure
-from benchmarks.real import data_folder, unpack
+from benchmarks.fidelity import ENOUGH, Photos, equal_decoders, measure
+from benchmarks.image_sets import data_folder, unpack
+from benchmarks.ways import WAYS
 
 DATA = data_folder()
 pytestmark = [

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from benchmarks.real import NETWORKS, SETS, TOLERANCE, data_folder, first_of_each, unpack, write_manifest
+from benchmarks.image_sets import NETWORKS, SETS, data_folder, first_of_each, unpack, write_manifest
+from benchmarks.real import TOLERANCE
 from classify.dataset import read_dataset
 from classify.fit import FitSpec, fit
 from classify.folds import make_folds

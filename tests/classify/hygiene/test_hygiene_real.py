@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 from tiny_photos import cropped, encoded
 
-from benchmarks.real import NETWORKS, data_folder, unpack
+from benchmarks.image_sets import NETWORKS, data_folder, unpack
 from classify.hygiene import find_duplicates, open_images
 from extract.run import extract
 from extract.spec import BackboneSpec, ExtractSpec
