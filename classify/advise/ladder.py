@@ -47,11 +47,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a rung would take in all, in seconds, whether there is as much time, and how it would be trained."""
+    """What a rung would take in all, in seconds, whether there is as much time, and how it would be trained.
+
+    `what` takes that long: all of it, or what comes first where that is too much already.
+    """
 
     seconds: float
     fits: bool
     tune: TuneSpec = field(default_factory=TuneSpec)
+    what: str = "it"
 
 
 Hopeful = Callable[[Answers, float], bool]
@@ -173,7 +177,8 @@ class Ladder:
         offer, left_s = trainer.offer(rung, self.best, self._share(rung)), trainer.left_s()
         said = {"projected_s": offer.seconds, "command": trainer.command(rung, offer.tune)}
         if not offer.fits:
-            return said | {"why": TIME, "reason": f"it would take about {offer.seconds:.0f} s; {left_s:.0f} s are left"}
+            reason = f"{offer.what} would take about {offer.seconds:.0f} s; {left_s:.0f} s are left"
+            return said | {"why": TIME, "reason": reason}
         if unshown := self._unshown(rung, offer.tune.folds):
             return said | {"why": UNLIKELY, "reason": unshown}
         if not train:

@@ -35,6 +35,8 @@ CHEAP = 0.1
 """Of the budget: what a cheap measurement may take."""
 FOR_MAPS = 0.5
 """Of the time that is left: what may go into maps before it is known what a training on them takes."""
+MAPS = "making its maps, which may have half of what is left,"
+"""What takes too long where there are maps to be made."""
 LOOKED_AT = 64
 """Validation images, by which the pace of looking at all of them is measured."""
 OWN = {
@@ -109,7 +111,7 @@ class BudgetTrainer:
         tune = replace(self._tune(rung), folds=self.n_folds)
         maps_s = self._maps_s(rung, tune)
         if maps_s > FOR_MAPS * self.left_s():
-            return Offer(maps_s, fits=False, tune=tune)
+            return Offer(maps_s, fits=False, tune=tune, what=MAPS)
         with self._bench(rung, tune) as (bench, ground):
             price = Price(bench.plan, self._pace(bench, ground), ground.repeats, self.last_s[best])
             left_s = self.left_s()

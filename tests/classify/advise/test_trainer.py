@@ -153,7 +153,8 @@ def test_an_offer_keeps_time_for_the_last_training_of_the_best_so_far(real, monk
     assert not offer.fits
     assert offer.seconds == pytest.approx(0.6 + 3.9)
     monkeypatch.setattr(module, "maps_seconds", lambda *_: 2.1)
-    assert not trainer.offer("tail", "linear", 1.0).fits
+    offer = trainer.offer("tail", "linear", 1.0)
+    assert (offer.fits, offer.seconds, offer.what.partition(",")[0]) == (False, 2.1, "making its maps")
 
 
 def test_a_rung_is_surveyed_once_and_a_head_is_fitted_once_for_all(real, monkeypatch):
