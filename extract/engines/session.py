@@ -36,6 +36,12 @@ of actors that were dropped."""
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable: 0 has all that Ray starts listen on 127.0.0.1 alone, on any system."""
 
+TOKENS = "RAY_AUTH_MODE"
+"""Environment variable: whether processes have to show a token to each other. Ray sets it where it starts itself."""
+
+DEBUGGER = "PYTHONBREAKPOINT"
+"""Environment variable: what `breakpoint()` calls. Ray puts its own there."""
+
 
 @contextmanager
 def session(engine: EngineSpec) -> Iterator[Any]:
@@ -50,7 +56,12 @@ def session(engine: EngineSpec) -> Iterator[Any]:
             _check_free(engine)
             yield ray
             return
-        with _temporary() as folder, _own_output(ray), _heard_here(ray, alone=not engine.address):
+        with (
+            _temporary() as folder,
+            _own_output(ray),
+            _heard_here(ray, alone=not engine.address),
+            _token_forgotten(ray),
+        ):
             try:
                 _connect(ray, engine, folder)
                 yield ray
@@ -84,7 +95,7 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in {*wanted, *(each for each in os.environ if each.startswith("RAY_"))}:
+        for name in {*wanted, DEBUGGER, *(each for each in os.environ if each.startswith("RAY_"))}:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
@@ -106,6 +117,22 @@ def _heard_here(ray: Any, *, alone: bool) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _token_forgotten(ray: Any) -> Iterator[None]:
+    """Have this process forget by which token a private session knows its own: a cluster may know of none.
+
+    Its head would not be answered, take this process for dead, and end all actors that are asked for.
+    """
+    before = os.environ.get(TOKENS)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(TOKENS, None)
+        ray._raylet.Config.initialize("")  # which reads the environment, and comes first, as Ray's own tests do it
+        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ ray = pytest.importorskip("ray")
 
 PRIVATE = EngineSpec("ray", actors=1)
 LISTENING = "0A"
+WITHOUT_TOKENS = ray._raylet.AuthenticationMode.DISABLED
 
 
 def children(of: int) -> Iterator[int]:
@@ -60,10 +61,13 @@ def test_a_private_session_is_heard_here_alone_and_leaves_nothing(monkeypatch, c
     folders, real = [], sessions._connect
     monkeypatch.setattr(sessions, "_connect", lambda *given: folders.append(given[2]) or real(*given))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # of no account: nobody asked for that cluster
+    for name in (sessions.TOKENS, sessions.DEBUGGER):
+        monkeypatch.delenv(name, raising=False)
     before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
     others = set(children(os.getpid()))  # of what ran before in this process
     monkeypatch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", True)
     with session(PRIVATE) as connected:
+        assert ray._raylet.get_authentication_mode() != WITHOUT_TOKENS
         pids = set(children(os.getpid())) - others
         addresses = heard_at({os.getpid(), *pids})
         assert connected.cluster_resources()["CPU"] >= 1
@@ -74,6 +78,11 @@ def test_a_private_session_is_heard_here_alone_and_leaves_nothing(monkeypatch, c
     assert not Path(folders[-1]).exists()
     assert not pids & set(children(os.getpid()))
     assert dict(os.environ) == environment
+    assert ray._raylet.get_authentication_mode() == WITHOUT_TOKENS
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
+    loader = ray._raylet.AuthenticationTokenLoader.instance()
+    assert loader.get_raw_token(ignore_auth_mode=True) == "of another cluster", "the other one is forgotten"
+    loader.reset_cache()
     assert ray._private.ray_constants.ENABLE_RAY_CLUSTER
     assert capfd.readouterr().out == ""
 
