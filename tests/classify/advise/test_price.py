@@ -43,6 +43,18 @@ def train_s(plan: Plan, pace: Pace) -> float:
     return plan.steps * pace[0] + (1 + -(-plan.steps // plan.evaluate_every)) * pace[1]
 
 
+@given(st.lists(st.tuples(PACES, st.booleans()), min_size=1, max_size=4), st.floats(1.0, 1e4), st.integers(1, 5))
+def test_after_all_that_was_tried_there_is_time_for_the_last_training_of_what_was_taken(rungs, left_s, n_folds):
+    kept_s = 0.0
+    for number, (pace, taken) in enumerate(rungs):
+        price = Price(PLAN, pace, 1, kept_s)
+        fits, steps, folds = settle(price, left_s / (len(rungs) - number), left_s, n_folds)
+        if fits:
+            left_s -= cost(shorten(PLAN, steps), *pace, folds - 1)
+            kept_s = price.last_s(steps) if taken else kept_s
+    assert kept_s <= left_s + 1e-6
+
+
 def test_a_share_is_enough_where_all_folds_fit_into_it_and_else_the_fewest_steps_take_more():
     price = Price(PLAN, (1.0, 0.0), 1, 0.0)
     least, most = price.seconds(FEWEST, 3), price.seconds(300, 3)
