@@ -20,7 +20,8 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 import pipeline
-from benchmarks.image_sets import data_folder, unpack
+from benchmarks.real import data_folder, unpack
+from tests.warm import warm
 
 ROOT = Path(pipeline.__file__).parent
 PAGES = sorted(
@@ -36,6 +37,9 @@ NOT_HERE = re.compile(
 )
 OTHER_TOOLS = re.compile(r"\b(ruff|pip|pytest|git|pyright|tar -)\b")
 """Lines that show options of programs that are not ours."""
+OURS = ("advise.story", "bundle", "compare", "export.story", "finetune.story", "fit", "predict", "rebuilt")
+HEAVY = ("extract.run", *(f"classify.{name}" for name in OURS), "torch._dynamo", "onnxscript", "onnxruntime")
+"""What most commands import."""
 
 
 @dataclass
@@ -114,12 +118,12 @@ def write_example_set(folder: Path) -> None:
         torch.save(squeezenet1_1().state_dict(), folder / "weights.pt")
 
 
-def run_step(step: Step, folder: Path) -> str:
-    """Run one step in `folder`; return what it prints, stderr included."""
-    ours = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'pipeline.py'))}"
+def run_step(step: Step, folder: Path, python: list[str]) -> str:
+    """Run one step in `folder`, where it says python with these words; return what it prints, stderr included."""
+    ours = shlex.join([*python, str(ROOT / "pipeline.py")])
     line = re.sub(r"(?<!\S)(python pipeline\.py|offshelf)(?=\s)", lambda _: ours, step.code)
-    line = re.sub(r"(?<!\S)python(?=\s)", lambda _: shlex.quote(sys.executable), line)
-    command = [sys.executable, "-c", step.code] if step.is_python else [shutil.which("bash") or "bash", "-c", line]
+    line = re.sub(r"(?<!\S)python(?=\s)", lambda _: shlex.join(python), line)
+    command = [*python, "-c", step.code] if step.is_python else [shutil.which("bash") or "bash", "-c", line]
     # Children resolve packages as this process does, and lines are not wrapped where the page shows them whole.
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
@@ -133,23 +137,34 @@ def shows(line: str, printed: list[str]) -> bool:
     return any(re.fullmatch(pattern, " ".join(each.split())) for each in printed)
 
 
-def run_page(page: Path, folder: Path, prepare: Callable[[Path], None] = write_example_set) -> Path:
+def run_page(page: Path, folder: Path, python: list[str], prepare: Callable[[Path], None] = write_example_set) -> Path:
     """Do what a page says, in `folder`; fails at the first step that does, or that prints something else."""
     prepare(folder)
     for step in steps_of(page):
         if NOT_HERE.search(step.code):
             continue
-        printed = run_step(step, folder).splitlines()
+        printed = run_step(step, folder, python).splitlines()
         absent = [line for line in step.expected if not shows(line, printed)]
         assert not absent, f"{step.code}\nshown: {absent}\nprinted:\n" + "\n".join(printed)
     return folder
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[Path]]]:
-    """All pages at once: most of their time goes into starting Python and importing torch."""
+def python() -> Iterator[list[str]]:
+    """The words for a Python that has imported all that is heavy."""
+    with warm(ROOT, *HEAVY) as words:
+        yield words
+
+
+@pytest.fixture(scope="module")
+def runs(python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[Path]]]:
+    """Two pages at a time; the README as its reader does it, with a Python that begins anew for every step."""
+    pythons = {page: [sys.executable] if page == ROOT / "README.md" else python for page in with_steps()}
     with ThreadPoolExecutor(2) as pool:
-        yield {page: pool.submit(run_page, page, tmp_path_factory.mktemp(page.stem)) for page in with_steps()}
+        yield {
+            page: pool.submit(run_page, page, tmp_path_factory.mktemp(page.stem), words)
+            for page, words in pythons.items()
+        }
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the pages show commands for a shell")
@@ -178,8 +193,10 @@ def unpack_real(folder: Path) -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not (data_folder() / "weights").is_dir(), reason="no real weights and images: see OFFSHELF_DATA")
 @pytest.mark.parametrize("page", with_steps(real=True), ids=page_name)
-def test_the_commands_of_a_page_on_real_images_run_and_print_what_it_shows(page: Path, tmp_path: Path):
-    run_page(page, tmp_path, unpack_real)
+def test_the_commands_of_a_page_on_real_images_run_and_print_what_it_shows(
+    page: Path, tmp_path: Path, python: list[str]
+):
+    run_page(page, tmp_path, python, unpack_real)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

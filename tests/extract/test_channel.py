@@ -187,12 +187,12 @@ def test_leaving_lets_all_threads_go_and_waits_for_them():
             channel = crew.channel(1)
             for _ in range(4):
                 crew.start("wait", lambda: list(channel))
-            assert threading.active_count() == before + 4
+            assert [thread.name for thread in threading.enumerate()].count("wait") == 4
             raise KeyError
 
     with pytest.raises(KeyError):
         work()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_a_thread_that_cannot_be_started_leaves_none_behind(monkeypatch):
@@ -210,7 +210,7 @@ def test_a_thread_that_cannot_be_started_leaves_none_behind(monkeypatch):
 
     with pytest.raises(RuntimeError, match="can't start"):
         work()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_an_interrupt_while_threads_are_waited_for_does_not_lose_them():

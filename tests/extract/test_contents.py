@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,9 +70,11 @@ def test_what_is_new_or_gone_is_noted(records, reads):
     assert sorted(again.known) == ["1.png", "2.png", "3.png", "4.png"]
 
 
-def test_a_file_that_changed_just_now_is_read_until_a_change_would_show(records, reads):
-    put(Path(records[0].path), 99)
-    first = found(records, Known())
+def test_a_file_that_changed_just_now_is_read_until_a_change_would_show(records, reads, monkeypatch):
+    changed_ns = put(Path(records[0].path), 99).stat().st_ctime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(contents, "time", SimpleNamespace(time_ns=lambda: changed_ns))
+        first = found(records, Known())
     assert sorted(first.known) == ["1.png", "2.png", "3.png", "4.png"]
     reads.clear()
     time.sleep(1.5 * FINE_NS / 1e9)
@@ -153,7 +156,7 @@ def test_a_reader_that_stops_early_leaves_no_thread_behind(records):
     digests = content_digests(records * 50, workers=3)
     next(digests)
     digests.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_an_exception_of_ours_surfaces(records, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_reader_that_stops_early_leaves_no_thread_and_ends_the_decoders(decode
         made = Stream(given, Sums(), opened, lanes=2).run(numbered(50))
         next(made)
         made.close()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         assert all("kill" in each.calls for each in opened._decoders)
 
 
@@ -138,7 +138,7 @@ def test_a_loader_serves_one_stream_after_the_other(decoder):
 def test_after_a_whole_run_no_thread_is_left(decoder):
     before = threading.active_count()
     list(computed(numbered(20)))
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 class Broken(Sums):
@@ -156,7 +156,7 @@ def test_an_exception_in_a_lane_surfaces(decoder, runner):
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="of the network"):
         list(computed(numbered(50), runner=runner))
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_an_exception_in_a_thread_that_loads_surfaces(decoder):

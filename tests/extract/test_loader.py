@@ -208,11 +208,12 @@ def test_never_more_batches_are_filled_than_there_are_buffers(stub, buffers):
 
 
 def test_no_more_threads_than_workers_load(stub):
-    threads = set()
+    threads, all_there = set(), threading.Barrier(3)
 
     def answer(self: Stub) -> Decoded:
-        threads.add(threading.current_thread().name)
-        time.sleep(0.001)
+        if (name := threading.current_thread().name) not in threads:
+            threads.add(name)
+            all_there.wait(30)
         return Stub.answer(self)
 
     stub.answer = answer
@@ -226,7 +227,7 @@ def test_a_reader_that_stops_early_leaves_no_thread_and_no_process(tmp_path, sta
         made = batches_of(given, records(tmp_path, 20))
         next(made)
         made.close()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
     assert all(process.poll() is not None for process in started)
 
 
@@ -278,7 +279,7 @@ def test_an_exception_in_a_thread_surfaces_and_its_decoder_is_stopped(stub):
         with pytest.raises(ZeroDivisionError, match="a bug of ours"):
             list(batches_of(given, numbered(9)))
         assert any("stop" in decoder.calls for decoder in given._decoders)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
 
 def test_an_exception_while_records_are_listed_surfaces(stub):

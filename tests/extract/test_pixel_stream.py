@@ -144,7 +144,7 @@ def test_a_run_ends_where_the_next_begins(decoder):
         threads = threading.active_count()
         later = opened.batches(endless(5))
         assert next(later).pixels[1].equal(plain(drawn(numbered(5)[1])))
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         with pytest.raises(StopIteration):
             next(early)
 

@@ -276,7 +276,7 @@ def test_an_exception_while_writing_surfaces_and_ends_the_flow(tmp_path, decoder
     for n in (3, 200):
         with pytest.raises(StoreError, match="the disk is full"):
             sums(numbered(n), tmp_path, most=3)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
     assert len(calls) == 2, "nothing is written after that"
 
 
@@ -318,7 +318,7 @@ def test_a_caller_that_stops_early_leaves_no_thread(tmp_path, decoder):
     receipts = receipts_of(numbered(60), instant.extractor(), tmp_path, runner=Sums(), most=3)
     next(receipts)
     receipts.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_a_trace_is_told_of_every_shard(tmp_path, decoder):
@@ -360,7 +360,7 @@ def test_an_interrupt_keeps_the_rows_that_are_done(tmp_path, network, after, kep
     listed, before = records(tmp_path, 8), threading.active_count()
     [receipt] = until_interrupted(listed, network, tmp_path / "out", on_rows=interrupt_after(after))
     assert receipt.rows == kept
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     whole = made(listed, network, tmp_path / "whole")
     assert len(read_shard(tmp_path / "out" / receipt.name, network.recipe.key)) == kept
     rows = stored(tmp_path / "out", receipt.name)
@@ -475,7 +475,7 @@ def test_an_interrupt_at_whatever_point_keeps_a_prefix_and_all_that_is_done(tmp_
                     receipts.append(receipt)
 
             happened = interrupted(work, OURS, nth)
-            assert soon(lambda: threading.active_count() == before), nth
+            assert soon(lambda: threading.active_count() <= before), nth
         written = [digest for receipt in receipts for digest in disk.shards[receipt.name]]
         assert written == expected[: len(written)], nth
         assert len(written) >= sum(done), nth

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+import torch.distributed as dist
+
 from classify.finetune import torchrun
 from classify.finetune.training import Training
 
@@ -13,8 +15,10 @@ take = Training.take
 
 
 def dying(self: Training, batch) -> None:
-    if self.ranks.rank == 1 and self.step == AT and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if self.step == AT and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        dist.barrier()  # the first has said and kept all that went before
+        if self.ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
     take(self, batch)
 
 

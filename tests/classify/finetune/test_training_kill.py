@@ -32,17 +32,23 @@ def job(examples: TinyExamples) -> Job:
 
 
 class Said(Silent):
-    """Says each step as it is done."""
+    """Says each step as it is done, and behind so many lines waits to be killed: a test that is slow finds it alive."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
 
     def advance(self, steps: int, bad: int = 0) -> None:
         sys.stdout.write(f"{steps}\n")
         sys.stdout.flush()
+        self.left -= 1
+        if not self.left:
+            sys.stdin.readline()
 
 
-def work(folder: str, out: str) -> None:
+def work(folder: str, out: str, most: str) -> None:
     """Train in a process of its own, and leave what came of it."""
-    examples = TinyExamples()
-    done = train(tiny_network(bn="train"), examples, job(examples), Device(), Path(folder), Log(Said()))
+    examples, log = TinyExamples(), Log(Said(int(most)))
+    done = train(tiny_network(bn="train"), examples, job(examples), Device(), Path(folder), log)
     torch.save([done.state, *facts(done)], out)
 
 
@@ -54,8 +60,8 @@ def killed(folder: Path, out: Path, *, after: int, wait_s: float) -> tuple[list[
     """Train, and kill it at so many steps; return what it went on from, if from anything, its steps, and its code."""
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[2])))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", COMMAND, str(folder), str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    command, pipe = [sys.executable, "-c", COMMAND, str(folder), str(out), str(after + 8)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         lines = [process.stdout.readline() for _ in range(after)]
         time.sleep(wait_s)
         process.kill()

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import signal
@@ -77,6 +78,7 @@ def assert_goes_on(spec: ExtractSpec, kept: int) -> None:
 
 
 def test_two_processes_give_the_rows_of_one_and_add_up(spec, tmp_path, started):
+    gc.collect()  # what earlier tests left open
     watcher, files = Watcher(), os.listdir("/proc/self/fd") if Path("/proc/self/fd").exists() else []
     (Path(spec.data) / "cat" / "bad.png").write_bytes(b"words")
     done = extract(replace(spec, profile=tmp_path / "trace.json"), watcher)
@@ -108,15 +110,16 @@ def test_a_process_that_is_killed_is_told_and_what_is_done_is_kept(spec, started
 
 
 def slow(program: str) -> str:
-    """A program that takes its time for each record, and makes a shard of every row."""
+    """A program that takes its time for each record and for its end, and makes a shard of every row."""
     return program.replace("main(", f"{SLOW}main(")
 
 
 SLOW = """\
 import time
 from extract import shard
+from extract.engines import worker
 from extract.engines.worker import Line
-shard.SHARD_S, check = 0, Line._check
+shard.SHARD_S, worker.GRACE_S, check = 0, 600, Line._check
 Line._check = lambda line: (time.sleep(0.2), check(line))
 """
 
@@ -247,8 +250,11 @@ def test_a_process_that_dies_is_an_error_at_once(tmp_path, extractor, monkeypatc
 
 
 def test_what_was_said_before_a_death_counts(tmp_path, extractor, monkeypatch):
+    heard = tmp_path / "heard"
+    dies = f"while not os.path.exists({str(heard)!r}):\n    time.sleep(0.01)\nsys.exit(6)"
+    watcher = Watcher(1, heard.touch)
     with pytest.raises(EngineError):
-        run(tmp_path, extractor, monkeypatch, WORK.replace("say(note=order", "sys.exit(6)#"), watcher := Watcher())
+        run(tmp_path, extractor, monkeypatch, WORK.replace('say(note=order["device"])', dies), watcher)
     assert watcher.rows > 0
 
 
@@ -308,9 +314,9 @@ def test_nothing_to_do_starts_nothing(tmp_path, extractor, started):
     assert started == []
 
 
-# An extraction by two processes that says which they are, and that it has begun.
+# An extraction by two processes that says which they are, and that it has begun, and then waits for its end.
 PARENT = """
-import sys
+import sys, time
 from pathlib import Path
 from extract import run
 from extract.engines import processes
@@ -323,6 +329,7 @@ class Begun(Silent):
     def advance(self, steps, bad=0):
         if self.what == "extract":
             print("begun", flush=True)
+            time.sleep(600)
 
 real = processes._started
 def started(order):

@@ -1,3 +1,4 @@
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_a_long_job_takes_what_is_faster(extractor, measured):
     measured(0.01, 0.005)
     runner, why = chosen(extractor, 20_000)
     assert runner is COMPILED
-    assert why.startswith("openvino: openvino is 2.00 x as fast as eager on this network, compiled in 0 s")
+    assert re.match(r"openvino: openvino is 2\.00 x as fast as eager on this network, compiled in \d+ s", why)
     assert why.endswith("eager would take 200 s")
 
 

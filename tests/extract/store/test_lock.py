@@ -70,8 +70,12 @@ def test_two_threads_of_one_process_exclude_each_other_too(path):
 
 def test_waiting_says_for_whom_and_ends_with_the_other(path, other):
     said = []
-    threading.Timer(1.5, other.stdin.close).start()
-    with held(path, wait=True, on_wait=said.append):
+
+    def on_wait(text: str) -> None:
+        said.append(text)
+        threading.Timer(5 * lock.POLL_S, other.stdin.close).start()
+
+    with held(path, wait=True, on_wait=on_wait):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert len(said) == 1
     assert f"waiting for process {other.pid} on" in said[0]
