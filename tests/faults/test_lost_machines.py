@@ -65,16 +65,6 @@ def machine_of(node_id: str, cluster: Any) -> Any:
     return machine
 
 
-def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path):
-    """In a process of its own: in one that had a session of Ray before, actors of the next are not replaced."""
-    alone = ["-n", "0", "-q", "-o", "python_functions=alone_*", "--basetemp", str(tmp_path / "alone"), __file__]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *alone], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
-
-
 def lost_actor(folder: Path) -> type[Quick]:
     """Return an actor whose machine is to be lost: `ours` names the driver's, and `flag` that one, once it is there."""
     flag, ours = folder / "flag", folder / "ours"
@@ -100,7 +90,7 @@ def lost_actor(folder: Path) -> type[Quick]:
     return Lost
 
 
-def alone_a_machine_is_lost(tmp_path, cluster, monkeypatch):
+def test_a_machine_that_is_lost_loses_no_row_and_doubles_none(tmp_path, cluster, monkeypatch):
     flag, ours, connect = tmp_path / "flag", tmp_path / "ours", sessions._connect
 
     def connected(*given: Any) -> None:
