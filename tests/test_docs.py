@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 import pipeline
-from benchmarks.real import data_folder, unpack
+from benchmarks.image_sets import data_folder, unpack
 from tests.warm import warm
 
 ROOT = Path(pipeline.__file__).parent
