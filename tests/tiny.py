@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from extract.recipe import Recipe
+from extract.recipe import Recipe, view_of
 from extract.spec import BackboneSpec, ExtractSpec
 from extract.store import FeatureSet
 from extract.store.shards import read_shard
@@ -59,6 +59,11 @@ def features_of(done: dict[str, Any]) -> FeatureSet:
 def rows_of(features: FeatureSet, layer: str = "penultimate") -> dict[str, np.ndarray]:
     """Every row by its id."""
     return dict(zip(features.ids, features.read(layer), strict=True))
+
+
+def in_all_views(features: FeatureSet, tap: str, rows: np.ndarray | None = None) -> np.ndarray:
+    """Rows of one tap in each of its V views: (n, V, D) or (n, V, C, H, W) float32."""
+    return np.stack([features.read(view_of(tap, view), rows) for view in range(features.views)], 1)
 
 
 def assert_same_rows(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

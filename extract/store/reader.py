@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from extract.errors import StoreError, unknown
-from extract.recipe import Recipe, view_of, weights_digest
+from extract.recipe import Recipe, weights_digest
 from extract.store import index, shards
 from extract.store.damages import REPAIR, damaged, unreadable
 from extract.store.index import NO_SHARD
@@ -155,16 +155,6 @@ class FeatureSet(Tables):
         if number == NO_SHARD:
             return np.full(self.shapes[layer], np.nan, self.recipe.store)
         return self._array(layer, number)[self._row[row]]
-
-    def read_views(self, tap: str, rows: ArrayLike | None = None) -> np.ndarray:
-        """Read rows of one tap in all V views: row numbers (n,) -> (n, V, D) or (n, V, C, H, W) float32."""
-        if tap not in self.layers:
-            unknown("tap", tap, self.layers, StoreError)
-        rows = np.arange(len(self)) if rows is None else row_numbers(rows, len(self))
-        result = np.empty((len(rows), self.views, *self.shapes[tap]), np.float32)
-        for view in range(self.views):
-            result[:, view] = self.read(view_of(tap, view), rows)
-        return result
 
     def _array(self, layer: str, number: int) -> np.ndarray:
         """Map one layer of one shard from its file (n, D) or (n, C, H, W); its bytes are proven the first time."""

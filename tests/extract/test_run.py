@@ -33,7 +33,18 @@ from extract.store.sealed import BLOCK_BYTES, parse
 from extract.views import looks
 from tests.faults.storage import InProcess
 from tests.interrupt import interrupted
-from tests.tiny import assert_same_rows, features_of, files_in, picture, put, rows_in, rows_of, tiny_folder, tiny_spec
+from tests.tiny import (
+    assert_same_rows,
+    features_of,
+    files_in,
+    in_all_views,
+    picture,
+    put,
+    rows_in,
+    rows_of,
+    tiny_folder,
+    tiny_spec,
+)
 
 COUNTS = ("rows", "computed", "reused", "dropped", "bad", "duplicates")
 
@@ -373,7 +384,8 @@ def test_without_flips_nothing_is_mirrored(spec):
     assert_same_rows(rows_of(plain), rows_of(seen))
     drawn = [looks(36, 40, seen.recipe.preprocessing, digest=sha, views=6, seed=5) for sha in map(bytes, seen.sha256)]
     flipped = np.array([[look.flip for look in views] for views in drawn])
-    same = np.isclose(plain.read_views("penultimate"), seen.read_views("penultimate"), rtol=1e-5, atol=1e-6).all(2)
+    other, given = (in_all_views(features, "penultimate") for features in (plain, seen))
+    same = np.isclose(other, given, rtol=1e-5, atol=1e-6).all(2)
     assert np.array_equal(same, ~flipped), "all others are the same crops"
 
 

@@ -19,7 +19,7 @@ from extract.sources import open_source
 from extract.spec import BackboneSpec
 from extract.store import files
 from extract.store.reader import FeatureSet
-from tests.tiny import features_of, files_in, put, tiny_folder, tiny_spec
+from tests.tiny import features_of, files_in, in_all_views, put, tiny_folder, tiny_spec
 
 CUT = "layer2"
 HALF = 2**-10
@@ -61,7 +61,7 @@ def test_cached_maps_are_what_the_trunk_says_in_every_view(made, store, toleranc
     assert cached.recipe.store == store
     live = trunk_says(data, features, cached)
     rows = map_rows(cached, features, np.arange(len(features)))
-    got = cached.read_views(wanted(data).layer, rows)
+    got = in_all_views(cached, wanted(data).layer, rows)
     np.testing.assert_allclose(got, live, rtol=tolerance, atol=tolerance * np.abs(live).max())
     assert not np.allclose(got[:, 0], got[:, 1])
 

@@ -110,17 +110,6 @@ def test_one_row_is_seen_as_it_is_stored(tmp_path, store):
         assert np.isnan(features.stored_row(layer, 0)).all()
 
 
-def test_all_views_of_some_rows_are_read_at_once(tmp_path):
-    features = FeatureSet(put_set(tmp_path, [[0, 1], [2]], SEEN, bad=[1]).index)
-    for tap in features.layers:
-        expected = np.stack([features.read(f"{tap}{end}") for end in ("", "@1", "@2")], 1)
-        assert expected.shape == (3, 3, *features.shapes[tap])
-        np.testing.assert_array_equal(features.read_views(tap), expected)
-        np.testing.assert_array_equal(features.read_views(tap, [2, 0]), expected[[2, 0]])
-    with pytest.raises(StoreError, match=r"no tap 'penultimate@1' .*Known: a:map, penultimate$"):
-        features.read_views("penultimate@1")
-
-
 @pytest.mark.parametrize("layer", ["penultimate@3", "penultimate@0", "penultimate@", "a", "a:map@-1", ""])
 def test_a_view_that_is_not_stored_is_refused_with_those_that_are(tmp_path, layer):
     features = FeatureSet(put_set(tmp_path, [[0]], SEEN).index)
