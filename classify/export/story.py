@@ -70,6 +70,9 @@ class ExportSpec:
         if self.int8 and self.data is None:
             remedy = "Give images like those of the run, best with labels: --data DATA"
             raise OptionError("what int8 loses can only be measured on images", remedy=remedy)
+        if self.output.is_symlink() or (self.output.exists() and not self.output.is_file()):
+            said = "a link, device or folder would be replaced by the file"
+            raise OptionError(said, where=str(self.output), remedy="Take another --output")
 
 
 def export_run(spec: ExportSpec, progress: Progress) -> dict[str, Any]:

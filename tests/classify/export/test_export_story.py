@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,14 @@ def test_the_command_tells_the_loss_of_int8(monkeypatch, tmp_path):
     unlabelled = {**done, "int8": {**int8, "accuracy": None}}
     monkeypatch.setattr(story, "export_run", lambda spec, progress: unlabelled)
     assert "no labels" in command("run", "-o", tmp_path / "a.onnx", "--int8", "--data", "x")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("there.onnx")])
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path, make):
+    path = tmp_path / "a.onnx"
+    make(path)
+    before = path.lstat().st_mode
+    with pytest.raises(OptionError, match="would be replaced"):
+        ExportSpec("run", path)
+    assert path.lstat().st_mode == before

@@ -1,0 +1,1 @@
+"""How fast `predict` is beside `extract`, and what exported programs are worth: python -m benchmarks.predict."""
