@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.extract.harness import ROOT, Place, Skipped, timed
-from benchmarks.real import NETWORKS, data_folder, unpack
+from benchmarks.image_sets import NETWORKS, data_folder, unpack
 
 TAKEN = ("squeezenet1_1", "mobilenet_v2")
 

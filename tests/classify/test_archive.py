@@ -1,4 +1,6 @@
+import errno
 import gc
+import os
 import shutil
 from pathlib import Path
 
@@ -88,3 +90,12 @@ def test_no_bit_of_an_archive_changes_an_answer(made, tmp_path, place, bit):
     except BundleError:
         return
     assert bundle.digest == read_bundle(made / "run" / "bundle").digest
+
+
+def test_where_nothing_can_be_unpacked_is_said_of_the_archive(made, monkeypatch):
+    def full(prefix: str) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"/somewhere/{prefix}")
+
+    monkeypatch.setattr("classify.archive.tempfile.mkdtemp", full)
+    with pytest.raises(BundleError, match=r"run\.zip: cannot be unpacked \(No space left on device\).*TMPDIR"):
+        read_run(str(made / "run.zip"))

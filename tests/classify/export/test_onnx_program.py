@@ -1,5 +1,7 @@
+import errno
 import importlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from classify.bundle import Bundle
 from classify.conformal import Abstain, Conformal
 from classify.export import onnx_program, torch_program
 from classify.export.facts import ProgramFile, facts_of
+from classify.export.int8 import to_int8
 from classify.export.program import Program
 from extract.errors import ExportError, OptionError
 from extract.forward import Extractor, rebuild_extractor
@@ -127,3 +130,12 @@ def test_an_operator_without_a_counterpart_is_an_error_of_ours(monkeypatch, made
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportError, match=r"cannot translate it \(no such operator\).*--format torch"):
         onnx_program.to_onnx(made, {})
+
+
+def test_no_room_for_temporary_files_is_said_with_a_remedy(file, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch")
+
+    monkeypatch.setattr("classify.export.int8.tempfile.TemporaryDirectory", full)
+    with pytest.raises(ExportError, match=r"/scratch: no temporary files can be written \(No space left.*TMPDIR"):
+        to_int8(file, [])
