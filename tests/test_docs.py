@@ -151,7 +151,7 @@ def run_page(page: Path, folder: Path, python: list[str], prepare: Callable[[Pat
 
 @pytest.fixture(scope="module")
 def python() -> Iterator[list[str]]:
-    """The words for a Python that has imported all that is heavy."""
+    """The words for a Python that has imported what is heavy."""
     with warm(ROOT, *HEAVY) as words:
         yield words
 
