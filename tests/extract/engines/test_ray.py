@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -103,12 +104,21 @@ def test_it_makes_the_files_of_the_local_engine(tmp_path, one_session, names):
 
 def test_by_a_relay_it_makes_the_same_files_without_a_cache_that_actors_see(tmp_path, one_session, monkeypatch, names):
     monkeypatch.setattr(loader, "Decoder", InProcess)  # for the golden images, which the driver looks at here
-    real = ray._order
+    real, scratch = ray._order, tmp_path / "scratch"
+    scratch.mkdir()
+
+    class Tidy(Quick):
+        """One that is ended while it starts, as there is nothing left to do, leaves its temporary folder."""
+
+        def start(self, order, place):
+            tempfile.tempdir = str(scratch)  # each actor is a process of its own
+            return super().start(order, place)
 
     def of_another_machine(shards: Any, extractor: Any, folder: Path, *given: Any) -> Any:
         return real(shards, extractor, Path("/away", *folder.parts[-3:]), *given)
 
     monkeypatch.setattr(ray, "_order", of_another_machine)
+    monkeypatch.setattr(pool, "Actor", Tidy)
     job, watcher = tiny_job(tmp_path, relay=f"file://{tmp_path}/relay"), Watcher()
     receipts = list(run(job, watcher))
     assert sorted(receipt.name for receipt in receipts) == sorted(job.made()) == names
