@@ -139,3 +139,12 @@ def test_no_room_for_temporary_files_is_said_with_a_remedy(file, monkeypatch):
     monkeypatch.setattr("classify.export.int8.tempfile.TemporaryDirectory", full)
     with pytest.raises(ExportError, match=r"/scratch: no temporary files can be written \(No space left.*TMPDIR"):
         to_int8(file, [])
+
+
+@pytest.mark.parametrize("n", [1, 3, 32])
+def test_any_number_of_images_is_answered_as_each_alone(file, n):
+    program = onnx_program.OnnxProgram(file.data)
+    pixels = np.random.default_rng(n).integers(0, 256, (n, 3, 32, 32), np.uint8)
+    alone = np.concatenate([program(pixels[i : i + 1]) for i in range(n)])
+    assert program(pixels).shape == (n, len(CLASSES))
+    assert np.abs(program(pixels) - alone).max() < 1e-5
