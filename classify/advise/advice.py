@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.ladder import LEFT, Answers, Ladder
+from classify.advise.ladder import LEFT, TAPS, Ladder
 from classify.advise.prior import FAR_SD, TRANSFER_SD
 from classify.advise.profile import SIMILAR, UNCLEAR
 from classify.advise.survey import Seen
+from classify.advise.trainer import BudgetTrainer
+from classify.advise.wider import Wider, answers_of, foresee
 from classify.advise.words import case_name, with_words
 from classify.folds import Part
-from classify.linear import Probe
 from classify.spec import AUTO, FitSpec
-from classify.trials import Task
+from classify.tuning import LINEAR
 
 FEW = 50
 """Images of a class from which data count as large where the learning curve does not tell: there, training a whole
@@ -26,21 +27,21 @@ LIKELY = 0.5
 SIZES = {"data-limited": "small", "saturated": "large"}
 """What the learning curve says of the size: large is what more of the same would not help."""
 
+NO_PROFILE = "without a depth profile it is not known which layer to add"
+NO_OTHER = "all layers of the depth profile are among those that the probe chose from"
+
 Curve = dict[str, Any]
 
 
-def answers_of(probe: Probe) -> Answers:
-    """Return what the probe answers for the training part, each image without having been fitted on it."""
-    best, scores = probe.judged.found.best, probe.judged.scores
-    settings = {"layers": list(best.candidate.layers), "transform": best.candidate.transform, "head": best.head}
-    at, told = np.arange(len(scores)), settings | {"params": best.params}
-    return Answers(at, scores.argmax(axis=1), told, round(probe.seconds, 3))
-
-
-def begin_ladder(spec: FitSpec, task: Task, probe: Probe, seen: Seen) -> Ladder:
+def begin_ladder(trainer: BudgetTrainer, seen: Seen) -> Ladder:
     """Stand at the foot of the ladder: with the probe's answers, and with what was seen before anything is trained."""
+    spec, inputs, probe = trainer.spec, trainer.inputs, answers_of(trainer.probe)
+    foreseen = seen.profile and foresee(seen.profile, inputs.features.layers, inputs.task, probe)
+    barred = seen.barred if foreseen else {TAPS: NO_PROFILE if seen.profile is None else NO_OTHER} | seen.barred
+    if foreseen and seen.source:
+        trainer.wider = Wider(spec, inputs, trainer.probe, seen.source, foreseen.tap, trainer.watch)
     similar = seen.profile is not None and seen.profile.similarity == SIMILAR
-    return Ladder(task, answers_of(probe), spec.min_gain, seen.barred, TRANSFER_SD if similar else FAR_SD)
+    return Ladder(inputs.task, probe, spec.min_gain, barred, TRANSFER_SD if similar else FAR_SD, foreseen)
 
 
 def make_advice(spec: FitSpec, train: Part, curve: Curve | None, seen: Seen, ladder: Ladder) -> dict[str, Any]:
@@ -81,7 +82,11 @@ def _recommended(spec: FitSpec, ladder: Ladder) -> dict[str, Any]:
     rows = {row["rung"]: row for row in ladder.rows}
     waiting = [row for row in rows.values() if row["why"] == LEFT]
     if not waiting:
-        return {"strategy": ladder.best, "command": rows[ladder.best]["command"]}
+        return _named(ladder.best, rows[ladder.best]["command"])
     first = waiting[0]
-    strategy = first["rung"] if first["predicted"]["p"] >= LIKELY else ladder.best
-    return {"strategy": strategy, "command": command_of(replace(spec, strategy=AUTO))}
+    rung = first["rung"] if first["predicted"]["p"] >= LIKELY else ladder.best
+    return _named(rung, command_of(replace(spec, strategy=AUTO)))
+
+
+def _named(rung: str, command: list[str]) -> dict[str, Any]:
+    return {"strategy": LINEAR if rung == TAPS else rung, "rung": rung, "command": command}

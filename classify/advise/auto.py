@@ -32,7 +32,7 @@ def fit_auto(spec: FitSpec, watch: Watch) -> dict[str, Any]:
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
-    ladder = begin_ladder(spec, inputs.task, probe, seen)
+    ladder = begin_ladder(trainer, seen)
     ladder.climb(trainer)
     seconds = round(trainer.spent_s(), 3)
 

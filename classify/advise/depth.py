@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classify.advise.missed import commands, held, missed
-from classify.advise.profile import Profile, make_profile
+from classify.advise.profile import Answered, Profile, make_profile
 from classify.advise.sample import subset, task_on
 from classify.finetune.again import extraction_again
 from classify.finetune.begin import part_of
@@ -46,13 +45,14 @@ SUFFIX = "-depth"
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What is looked at: training rows `part` of the features, and their extraction by two networks.
+    """What is looked at: training rows `part` of the features, at positions `at`, and their extraction by two networks.
 
     `extractions` are with the weights of the features, and with random ones. `task` has what the answers are judged on,
     and no rows yet.
     """
 
     features: FeatureSet
+    at: np.ndarray
     part: Part
     extractions: tuple[ExtractSpec, ExtractSpec]
     task: Task
@@ -69,12 +69,9 @@ def depth_profile(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *
     inputs.features.check_weights()
     looks = _looks(spec, inputs, source, most)
     (dims, trained), (_, fresh) = (_answers(looks, extraction, watch) for extraction in looks.extractions)
-    task, taps = looks.task, list(dims)
+    task = looks.task
     found = make_profile(list(dims.items()), task.y, trained, fresh, task.resamples, task.metric)
-    better = missed(taps, held(inputs.features.recipe, taps), trained, task)
-    if better:
-        better["commands"] = commands(spec, inputs.features, source, better["layer"])
-    return replace(found, missed=better, seconds=round(time.perf_counter() - began, 3))
+    return replace(found, answered=Answered(looks.at, trained), seconds=round(time.perf_counter() - began, 3))
 
 
 def images_within(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *, seconds: float) -> int:
@@ -90,7 +87,8 @@ def images_within(spec: FitSpec, inputs: Inputs, source: Source, watch: Watch, *
 
 def _looks(spec: FitSpec, inputs: Inputs, source: Source, most: int) -> Looks:
     features, train = inputs.features, inputs.data.train
-    part = part_of(train, subset(train, spec.seed, most))
+    at = subset(train, spec.seed, most)
+    part = part_of(train, at)
     known = replace(
         extraction_again(features, source.data, source.root, SUFFIX),
         only=frozenset(features.ids[row] for row in part.rows.tolist()),
@@ -103,7 +101,7 @@ def _looks(spec: FitSpec, inputs: Inputs, source: Source, most: int) -> Looks:
         workers=spec.jobs,
     )
     random = replace(known, backbone=replace(known.backbone, weights="none", seed=spec.seed))
-    return Looks(features, part, (known, random), task_on(part, spec, inputs.task))
+    return Looks(features, at, part, (known, random), task_on(part, spec, inputs.task))
 
 
 def stage_taps(recipe: Recipe) -> tuple[str, ...]:

@@ -31,6 +31,12 @@ PREVENTED, UNLIKELY, TIME, FAILED, LEFT = "prevented", "unlikely", "time", "fail
 One that was tried and taken may still have failed in its last training, on all images.
 """
 
+TAPS = "taps"
+"""The rung above the probe: the probe again, with one more layer to choose from."""
+
+RUNGS = (TAPS, *STRATEGIES)
+"""What is above the probe, from the cheapest."""
+
 Row = dict[str, Any]
 """A rung as the advice in metrics.json has it."""
 
@@ -56,6 +62,14 @@ class Offer:
     fits: bool
     tune: TuneSpec = field(default_factory=TuneSpec)
     what: str = "it"
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """The layer that the probe may choose from too, and what it gains over the probe where both were measured."""
+
+    tap: str
+    gain: Prediction
 
 
 Hopeful = Callable[[Answers, float], bool]
@@ -93,7 +107,9 @@ class Ladder:
     """The rungs as far as they have been climbed: `rows` of all, `best` so far, and `answers` of those tried.
 
     `probe` are its answers out of fold. `barred` says of rungs why they cannot be tried; `transfer_sd` how far the gain
-    of one may be from that of another.
+    of one training may be from that of another; `foreseen` what one more layer gains, None where TAPS is barred.
+
+    Where that is taken, it is from then on the probe that trainings are held against (`base`).
     """
 
     def __init__(
@@ -103,9 +119,11 @@ class Ladder:
         min_gain: float,
         barred: Mapping[str, str],
         transfer_sd: float = TRANSFER_SD,
+        foreseen: Foreseen | None = None,
     ) -> None:
+        self.foreseen = foreseen
         self.task, self.min_gain, self.barred, self.transfer_sd = task, min_gain, barred, transfer_sd
-        self.best = LINEAR
+        self.best = self.base = LINEAR
         self.answers: dict[str, Answers] = {LINEAR: probe}
         self.measured: dict[str, Measured] = {}
         self.error = 1 - self._value(probe)["value"]
@@ -117,7 +135,7 @@ class Ladder:
         said = {"tried": True, "accepted": True, "seconds": probe.seconds, "value": self._value(probe)}
         reason = f"the linear probe, the best on {' + '.join(probe.settings['layers'])}"
         self.rows.append(_row(LINEAR, trainer, reason=reason, n=len(probe.at), settings=probe.settings, **said))
-        for rung in STRATEGIES:
+        for rung in RUNGS:
             self.rows.append(_row(rung, trainer) | self._step(rung, trainer, train))
 
     def _step(self, rung: str, trainer: Trainer, train: bool) -> Row:
@@ -146,6 +164,8 @@ class Ladder:
 
     def predict(self, rung: str) -> Prediction:
         """Predict the gain over the best so far of a way that was not tried, but perhaps measured cheaply."""
+        if rung == TAPS and self.foreseen:
+            return self.foreseen.gain
         numbers = {name: number for number, name in enumerate(self.measured)}
         asked = numbers.get(CHEAP) if rung == CHEAPEST else None
         return predict(self.error, [*self.measured.values()], numbers.get(self.best), self.transfer_sd, asked)
@@ -168,7 +188,7 @@ class Ladder:
             found = error.what
         if isinstance(found, str):
             return {"measurement": {"reason": found}}
-        over = self.compare(found, self.answers[LINEAR])
+        over = self.compare(found, self.answers[self.base])
         self.measured[CHEAP] = _measured(over)
         told = {"gain": _interval(over), "n": len(found.at), "seconds": found.seconds, "settings": found.settings}
         return {"measurement": told}
@@ -188,7 +208,7 @@ class Ladder:
 
     def _share(self, rung: str) -> float:
         """Say which share of the time that is left is a rung's: it and those that may come after it get as much."""
-        return 1 / sum(each not in self.barred for each in STRATEGIES[STRATEGIES.index(rung) :])
+        return 1 / sum(each not in self.barred for each in RUNGS[RUNGS.index(rung) :])
 
     def _unshown(self, rung: str, n_folds: int) -> str:
         """Say why images held out in so few folds would not show even a gain that is there; "" where they may."""
@@ -207,9 +227,12 @@ class Ladder:
         over, best = self.compare(answers, self.answers[self.best]), self.best
         accepted = over.low > 0
         self.measured.pop(CHEAP, None)
-        self.measured[rung] = _measured(self.compare(answers, self.answers[LINEAR]))
         if accepted:
             self.best, self.answers[rung] = rung, answers
+        if rung != TAPS:
+            self.measured[rung] = _measured(self.compare(answers, self.answers[self.base]))
+        elif accepted:
+            self.base, self.error = rung, 1 - self._value(answers)["value"]
         verdict = "surely above 0" if accepted else "perhaps none"
         reason = f"its gain over {best} is {verdict}: {in_points(_interval(over))} on {len(answers.at)} images held out"
         found = {"value": self._value(answers), "gain": _interval(over), "over": best, "n": len(answers.at)}

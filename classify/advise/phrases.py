@@ -21,6 +21,7 @@ BRACKETS = "A point is one in a hundred; brackets hold the range that is likely,
 
 ADVICE = {
     "linear": "keep the network as it is, and train a linear classifier on what it says of each image (linear)",
+    "taps": "keep the network as it is, and train a linear classifier on one more of its layers, too (taps)",
     "tail": "train the upper layers of the network too, and keep the lower ones as they are (tail)",
     "lp-ft": "train a linear classifier first and from there, in small steps, the whole network (lp-ft)",
     "full": "train the whole network further, from the weights that it has (full)",

@@ -6,7 +6,7 @@ does best in its middle, and one that has learned nothing of use does as well wi
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,21 @@ class TapScore:
     gain: Interval
 
 
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What the layers of a profile answer out of fold, `codes` (L, m), for positions `at` (m,) of the training part."""
+
+    at: np.ndarray
+    codes: np.ndarray
+
+
 @dataclass(frozen=True)
 class Profile:
     """A depth profile: `taps` from shallow to deep, measured by `metric` on the same `n` images.
 
     `drop` is by how much the best earlier layer is better than the last, and `gain` the largest gain over random
     weights, of one draw: {value, low, high, layer}. `peak` is the earliest layer within one standard error of the best.
-    `missed` is by how much a layer that was not extracted is surely better than all that were, None where none is.
+    `answered` is what was answered with the weights of the features.
     """
 
     taps: tuple[TapScore, ...]
@@ -52,8 +60,8 @@ class Profile:
     peak: str
     n: int
     metric: str
-    missed: dict[str, Any] | None = None
     seconds: float = 0.0
+    answered: Answered | None = field(default=None, compare=False)
 
     @property
     def last(self) -> str:
@@ -77,8 +85,9 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the advice in metrics.json has it."""
-        said = asdict(self) | {"last": self.last, "similarity": self.similarity, "words": self.words}
-        return said | {"taps": [asdict(tap) for tap in self.taps]}
+        said = asdict(replace(self, answered=None)) | {"last": self.last, "similarity": self.similarity}
+        del said["answered"]
+        return said | {"words": self.words, "taps": [asdict(tap) for tap in self.taps]}
 
 
 READINGS: dict[str, Callable[[Profile], bool]] = {

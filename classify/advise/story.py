@@ -50,7 +50,7 @@ def advise(asked: AdviseSpec, watch: Watch) -> dict[str, Any]:
     probe = fit_probe(spec, inputs, watch)
     trainer = BudgetTrainer(spec, inputs, probe, watch)
     seen = look(spec, inputs, trainer, watch)
-    ladder = begin_ladder(spec, inputs.task, probe, seen)
+    ladder = begin_ladder(trainer, seen)
     ladder.climb(trainer, train=False)
     trainer.forget()
     curve, notes = learning(inputs, probe.judged, watch)

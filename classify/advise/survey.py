@@ -7,12 +7,12 @@ import numpy as np
 
 from classify.advise.depth import depth_profile, images_within
 from classify.advise.diagnostics import diagnose
+from classify.advise.ladder import RUNGS
 from classify.advise.profile import USELESS, Profile
 from classify.finetune.images import Source, find_source
 from classify.hygiene.pixels import origin
 from classify.inputs import Inputs
 from classify.spec import FitSpec
-from classify.tuning import STRATEGIES
 from extract.errors import FitError, Interrupted, OffshelfError
 from extract.progress import Watch
 
@@ -53,7 +53,7 @@ def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
         source = images_of(spec, inputs)
     except FitError as error:
         said = f"{error.what}. {error.remedy}"
-        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(STRATEGIES, NO_IMAGES), [said])
+        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(RUNGS, NO_IMAGES), [said])
     profile, notes = _profile(spec, inputs, source, clock, watch)
     useless = profile is not None and profile.similarity == USELESS
     barred = {} if useless else {"scratch": NOT_USELESS}

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.ladder import CHEAPEST, Answers, Hopeful, Offer
+from classify.advise.ladder import CHEAPEST, TAPS, Answers, Hopeful, Offer
 from classify.advise.notes import About, Once
 from classify.advise.price import Pace, Price, settle
+from classify.advise.wider import Wider
 from classify.curve import ENOUGH_TESTED
 from classify.finetune import checkpoint
 from classify.finetune.bench import Bench, Split
@@ -64,12 +65,13 @@ class BudgetTrainer:
         self.began_at = clock()
         self.n_folds = folds_needed(inputs.task.folds, spec.tune.folds)
         self.tunes: dict[str, TuneSpec] = {}
-        self.last_s: dict[str, float] = {LINEAR: 0.0}
+        self.last_s: dict[str, float] = {LINEAR: 0.0, TAPS: 0.0}
         self.paces: dict[Any, Pace] = {}
         self.folders: set[Path] = set()
         self.mirrored: Mirrored | None = None
         self.grounds: dict[str, Ground] = {}
         self.heads: dict[str, Arrays] = {}
+        self.wider: Wider | None = None
 
     def left_s(self) -> float:
         """Return the seconds that are left, 0 or more."""
@@ -81,6 +83,8 @@ class BudgetTrainer:
 
     def command(self, rung: str, tune: TuneSpec | None = None) -> list[str]:
         """Return the command that trains by a rung, as it was trained here if it was."""
+        if rung == TAPS:
+            return self.wider.command() if self.wider else []
         asked = replace(self._tune(rung), seeds=self.spec.tune.seeds)
         tune = TuneSpec() if rung == LINEAR else tune or asked
         return command_of(replace(self.spec, strategy=rung, tune=tune, min_gain=FitSpec.min_gain))
@@ -108,6 +112,8 @@ class BudgetTrainer:
 
     def offer(self, rung: str, best: str, share: float) -> Offer:
         """Measure what a rung takes, and find as many folds and steps as there is time for."""
+        if rung == TAPS:
+            return self._wider().offer(self.left_s())
         tune = replace(self._tune(rung), folds=self.n_folds)
         maps_s = self._maps_s(rung, tune)
         if maps_s > FOR_MAPS * self.left_s():
@@ -122,6 +128,8 @@ class BudgetTrainer:
 
     def train(self, rung: str, offer: Offer, hopeful: Hopeful) -> Answers:
         """Train without one fold after the other as long as that is hopeful, and answer for it."""
+        if rung == TAPS:
+            return self._wider().train()
         began, found = self.clock(), []
         with self._bench(rung, offer.tune) as (bench, ground):
             planned = sum(len(held) for _, held in ground.folds)
@@ -137,6 +145,8 @@ class BudgetTrainer:
 
     def write(self, rung: str, goal: Goal) -> dict[str, Any]:
         """Train by a rung on all images, and write the run; its folds are there."""
+        if rung == TAPS:
+            return self._wider().write(goal)
         with self._bench(rung, self.tunes[rung]) as (bench, ground):
             return write_tuned(bench, ground, self.probe, goal)
 
@@ -144,6 +154,9 @@ class BudgetTrainer:
         """Remove the checkpoints of all that was trained."""
         for folder in self.folders:
             checkpoint.forget(folder)
+
+    def _wider(self) -> Wider:
+        return cast(Wider, self.wider)  # the rung is barred where there is none
 
     def _tune(self, rung: str) -> TuneSpec:
         """Return what was asked for, as far as it means something to a rung; one last training, unless more are."""

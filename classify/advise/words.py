@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classify.advise import phrases
-from classify.advise.ladder import LEFT, TIME
+from classify.advise.ladder import LEFT, TAPS, TIME
 from classify.advise.phrases import differs, gains, joined, layer, points
 from classify.advise.profile import UNCLEAR, USELESS
 from classify.report.evidence import dig, is_measure
@@ -68,7 +68,7 @@ def held_back(advice: Advice) -> list[Row]:
 
 
 def _trained(advice: Advice) -> list[Row]:
-    """Return the trainings of the network that were made."""
+    """Return the rungs above the probe that were tried."""
     return [row for row in advice["ladder"] if row["tried"] and row["rung"] != LINEAR]
 
 
@@ -109,9 +109,9 @@ def _no_help(profile: Row) -> str:
 
 def _advised(advice: Advice) -> str:
     """Say what to do, and what that is worth; what it is expected to gain where it was not tried."""
-    strategy = advice["recommendation"]["strategy"]
-    row = next((row for row in advice["ladder"] if row["rung"] == strategy), {})
-    said = [f"The advice: {phrases.ADVICE[strategy]}.", *_where(row)]
+    rung = advice["recommendation"]["rung"]
+    row = next((row for row in advice["ladder"] if row["rung"] == rung), {})
+    said = [f"The advice: {phrases.ADVICE[rung]}.", *_where(row)]
     if is_measure(row.get("value")):
         said.append(f"On training images held out, its {_metric(advice)} is {interval(row['value'])}{_beat(row)}.")
     elif row and not row["tried"]:
@@ -119,21 +119,9 @@ def _advised(advice: Advice) -> str:
     return " ".join(said)
 
 
-def _missed(advice: Advice) -> str:
-    """Say which layer would be better than those that were extracted, and what to type to have it too."""
-    found = dig(advice, "depth_profile", "missed")
-    if not found:
-        return ""
-    lines = [f"`{command_line({'command': words})}`" for words in found["commands"]]
-    return (
-        f"A layer that was not extracted does better: {layer(found['layer'])} is {differs(found)} than "
-        f"{layer(found['over'])}, the best of those that were. To have it too, run {', then '.join(lines)}."
-    )
-
-
 def _where(row: Row) -> list[str]:
     """Name the layers that the linear classifier stands on."""
-    names = dig(row, "settings", "layers") if row.get("rung") == LINEAR else None
+    names = dig(row, "settings", "layers") if row.get("rung") in (LINEAR, TAPS) else None
     known = list(dict.fromkeys(map(layer, names or ())))
     return [f"It does best on {joined(known)}{', side by side' if len(known) > 1 else ''}."] if known else []
 
@@ -156,7 +144,7 @@ def _takes(row: Row) -> str:
 
 
 def _refused(advice: Advice) -> str:
-    """Say of the trainings that were tried and not taken what they gave."""
+    """Say of what was tried and not taken what it gave."""
     rows = [row for row in _trained(advice) if not row["accepted"] and is_measure(row["gain"])]
     each = [f"{row['rung']}, {differs(row['gain'])}" for row in rows]
     return f"Tried too, and not surely better: {joined(each, '; and ', '; ')}." if each else ""
@@ -177,14 +165,12 @@ def _trial(advice: Advice) -> str:
 
 
 def _untried(advice: Advice) -> str:
-    """Say what the likeliest of the trainings that were not tried promised, where the network stays as it is."""
+    """Say what the likeliest of the ways that were not tried promised, where the network stays as it is."""
     rows = [row for row in advice["ladder"] if not row["tried"] and row["predicted"]]
     if not rows or advice["recommendation"]["strategy"] != LINEAR:
         return ""
     best = max(rows, key=lambda row: row["predicted"]["p"])
-    return f"Of the ways to train the network itself that were not tried, {best['rung']} promises most: it " + (
-        f"{_expected(best, advice)}."
-    )
+    return f"Of the ways that were not tried, {best['rung']} promises most: it " + (f"{_expected(best, advice)}.")
 
 
 def _next(advice: Advice) -> str:
@@ -244,7 +230,6 @@ PARTS: dict[str, Callable[[Advice], str]] = {
     "case": _case,
     "evidence": _evidence,
     "advice": _advised,
-    "missed": _missed,
     "trial": _trial,
     "failed": _failed,
     "refused": _refused,

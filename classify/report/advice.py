@@ -1,6 +1,5 @@
 """The advice: which of the cases it is, what shows it, what was tried and what was left out, and what to do next."""
 
-import re
 from typing import Any
 
 from classify.plots import Layer, Point, Rung, curve_plot, depth_plot, ladder_plot
@@ -21,9 +20,6 @@ from classify.report.text import (
     sentence,
     table,
 )
-
-TYPED = re.compile("`([^`]*)`")
-"""What is to be typed, within words."""
 
 CAPTION = (
     "Layer by layer: a linear classifier on each, with what the network learned before and with random weights; an "
@@ -56,8 +52,7 @@ def _next(text: str, said: Metrics) -> str:
 
 
 def _paragraph(text: Any) -> str:
-    said = TYPED.sub(r"<code>\1</code>", sentence(str(text)))
-    return f"<p>{said}</p>" if text else ""
+    return f"<p>{sentence(str(text))}</p>" if text else ""
 
 
 def _typed(command: Any) -> str | None:
@@ -117,7 +112,7 @@ def _rung(row: Row, found: Metrics) -> Rung:
 
 
 def _star(row: Row, found: Metrics) -> str:
-    return " ★" if row.get("rung") == dig(found, "recommendation", "strategy") else ""
+    return " ★" if row.get("rung") == dig(found, "recommendation", "rung") else ""
 
 
 def _measured_gain(row: Row) -> Any:

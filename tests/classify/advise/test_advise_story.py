@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
-from classify.advise.ladder import LEFT, PREVENTED
+from classify.advise.ladder import LEFT, PREVENTED, RUNGS
 from classify.advise.story import AdviseSpec, advise
 from classify.advise.survey import NOT_USELESS, images_of, look
 from classify.inputs import open_for_fit, read_inputs
 from classify.spec import FitSpec
-from classify.tuning import LINEAR, STRATEGIES, TuneSpec
+from classify.tuning import LINEAR, TuneSpec
 from extract.errors import BackboneError, FitError, StoreError, TapError
 from extract.progress import Silent
 from extract.spec import BackboneSpec
@@ -58,7 +58,7 @@ def test_an_advice_has_all_that_was_measured_and_is_json(root, advice):
     features = open_features("photos", root / "cache")
     assert (advice["features"], advice["features_key"]) == (features.name, features.recipe.key)
     assert advice["depth_profile"]["n"] == advice["case"]["n_train"] == N_TRAIN
-    assert [row["rung"] for row in advice["ladder"]] == [LINEAR, *STRATEGIES]
+    assert [row["rung"] for row in advice["ladder"]] == [LINEAR, *RUNGS]
     assert [row["reason"] for row in advice["backbones"]["rows"]][1:] == [
         "not a weights file that can be read without running it (UnpicklingError)"
     ]
@@ -152,7 +152,7 @@ def test_without_the_images_no_way_to_train_is_open_and_the_reason_is_said(root,
     inputs = read_inputs(spec, open_for_fit(spec), Silent())
     seen = look(spec, inputs, Left(60.0), Silent())
     assert (seen.source, seen.profile) == (None, None)
-    assert list(seen.barred) == list(STRATEGIES)
+    assert list(seen.barred) == list(RUNGS)
     assert "not found" in seen.notes[0]
     advice = advise(AdviseSpec(spec), Silent())
     assert {row["why"] for row in advice["ladder"][1:]} == {PREVENTED}

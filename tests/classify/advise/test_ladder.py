@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_task import tiny_task
 
-from classify.advise.ladder import Answers, Hopeful, Ladder, Offer, chance, least_shown
-from classify.advise.prior import FAR_SD, TRANSFER_SD
+from classify.advise.ladder import Answers, Foreseen, Hopeful, Ladder, Offer, chance, least_shown
+from classify.advise.prior import FAR_SD, TRANSFER_SD, Prediction
 from classify.evaluate import draw_resamples
 from classify.statistics import Comparison, paired
 from classify.tuning import TuneSpec
@@ -13,7 +13,8 @@ from extract.errors import Interrupted, TrainingError
 
 N = 400
 Y = np.arange(N) % 2
-RUNGS = ["linear", "tail", "lp-ft", "full", "scratch"]
+RUNGS = ["linear", "taps", "tail", "lp-ft", "full", "scratch"]
+NO_TAPS = {"taps": "no other layer is known"}
 
 
 def wrong_in(n: int, first: int = 0) -> np.ndarray:
@@ -62,7 +63,7 @@ class FakeTrainer:
 
 def ladder_of(n_wrong: int = 100, barred: dict[str, str] | None = None, min_gain: float = 0.01) -> Ladder:
     probe = Answers(np.arange(N), wrong_in(n_wrong), {"layers": ["layer1", "layer2"]}, 3.0)
-    return Ladder(tiny_task(Y, {"tap": np.zeros((N, 1))}), probe, min_gain, barred or {})
+    return Ladder(tiny_task(Y, {"tap": np.zeros((N, 1))}), probe, min_gain, NO_TAPS | (barred or {}))
 
 
 def climbed(trainer: FakeTrainer, ladder: Ladder, **known) -> dict[str, dict]:
@@ -99,8 +100,8 @@ def test_what_surely_gains_is_taken_and_what_may_gain_nothing_is_not():
 def test_nothing_is_trained_where_the_probe_leaves_no_room_for_the_gain_that_is_asked_for():
     trainer = FakeTrainer({})
     rows = climbed(trainer, ladder_of(n_wrong=3))
-    assert {rows[rung]["why"] for rung in RUNGS[1:]} == {"unlikely"}
-    assert all(rows[rung]["predicted"]["p"] < 0.2 for rung in RUNGS[1:])
+    assert {rows[rung]["why"] for rung in RUNGS[2:]} == {"unlikely"}
+    assert all(rows[rung]["predicted"]["p"] < 0.2 for rung in RUNGS[2:])
     assert trainer.asked == trainer.trained == []
     trainer = FakeTrainer({rung: wrong_in(100) for rung in RUNGS})
     climbed(trainer, ladder_of(min_gain=0.3))
@@ -123,7 +124,7 @@ def test_a_poor_cheap_measurement_makes_the_rungs_unlikely_and_a_real_one_takes_
     trainer.measurement = Answers(np.arange(N), wrong_in(92), {"steps": 3}, 5.0)
     rows = climbed(trainer, ladder)
     assert rows["tail"]["measurement"]["gain"]["value"] == pytest.approx(-0.2)
-    assert {rows[rung]["why"] for rung in RUNGS[1:]} == {"unlikely"}
+    assert {rows[rung]["why"] for rung in RUNGS[2:]} == {"unlikely"}
     trainer = FakeTrainer({rung: wrong_in(60) for rung in RUNGS})
     trainer.measurement = Answers(np.arange(100), wrong_in(70)[:100], {}, 5.0)
     ladder = ladder_of()
@@ -136,10 +137,10 @@ def test_where_ways_may_differ_more_a_poor_measurement_says_less_of_the_others()
     found = []
     for transfer_sd in (TRANSFER_SD, FAR_SD):
         near = ladder_of(n_wrong=60)
-        ladder = Ladder(near.task, near.answers["linear"], 0.01, {}, transfer_sd)
+        ladder = Ladder(near.task, near.answers["linear"], 0.01, NO_TAPS, transfer_sd)
         trainer = FakeTrainer({})
         trainer.measurement = Answers(np.arange(N), wrong_in(155), {}, 5.0)
-        found.append([row["why"] for row in climbed(trainer, ladder, train=False).values()][1:])
+        found.append([row["why"] for row in climbed(trainer, ladder, train=False).values()][2:])
     assert found == [["unlikely"] * 4, ["unlikely", *["left to fit"] * 3]]  # of the tail itself it says the same
 
 
@@ -195,7 +196,44 @@ def test_without_training_it_is_said_what_fit_would_try():
     trainer = FakeTrainer({}, {"full": 2000.0})
     rows = climbed(trainer, ladder_of(), train=False)
     assert trainer.trained == []
-    assert [row["why"] for row in rows.values()] == [None, "left to fit", "left to fit", "time", "left to fit"]
+    assert [row["why"] for row in rows.values()] == [
+        None,
+        "prevented",
+        "left to fit",
+        "left to fit",
+        "time",
+        "left to fit",
+    ]
+
+
+def test_one_more_layer_is_tried_first_by_what_its_profile_foresees_and_then_is_what_trainings_have_to_beat():
+    named = {"taps": wrong_in(40), "tail": wrong_in(38), "lp-ft": wrong_in(10), "full": wrong_in(10)}
+    trainer, ladder = FakeTrainer(named), foreseen_ladder(0.1, 0.03)
+    rows = climbed(trainer, ladder)
+    assert [rung for rung, row in rows.items() if row["accepted"]] == ["linear", "taps", "lp-ft"]
+    assert rows["taps"]["predicted"]["gain"] == pytest.approx(0.1, abs=0.01)
+    assert (rows["taps"]["gain"]["value"], rows["taps"]["over"]) == (pytest.approx(0.15), "linear")
+    assert (rows["lp-ft"]["gain"]["value"], rows["lp-ft"]["over"]) == (pytest.approx(0.075), "taps")
+    assert (ladder.base, ladder.error) == ("taps", pytest.approx(0.1))
+    assert ladder.measured["tail"].gain == pytest.approx(0.005)  # beside one more layer, not beside the first probe
+
+
+def test_one_more_layer_that_is_not_foreseen_to_gain_or_does_not_leaves_the_probe_where_it_was():
+    unlikely = FakeTrainer({rung: wrong_in(100) for rung in RUNGS})
+    rows = climbed(unlikely, foreseen_ladder(-0.05, 0.03))
+    assert (rows["taps"]["why"], "taps" in unlikely.trained) == ("unlikely", False)
+    trainer, ladder = FakeTrainer({rung: wrong_in(99) for rung in RUNGS}), foreseen_ladder(0.1, 0.03)
+    rows = climbed(trainer, ladder)
+    assert (rows["taps"]["tried"], rows["taps"]["accepted"]) == (True, False)
+    assert (ladder.best, ladder.base, ladder.error) == ("linear", "linear", pytest.approx(0.25))
+
+
+def foreseen_ladder(gain: float, sd: float) -> Ladder:
+    """A ladder whose probe has 100 of 400 wrong, and may have one more layer."""
+    probe = Answers(np.arange(N), wrong_in(100), {"layers": ["layer2"]}, 3.0)
+    foreseen = Foreseen("layer1:grid:4", Prediction(gain, sd, 0.25))
+    task, barred = tiny_task(Y, {"tap": np.zeros((N, 1))}), {"scratch": "the weights are worth having"}
+    return Ladder(task, probe, 0.01, barred, foreseen=foreseen)
 
 
 def test_the_metric_of_the_search_and_whole_groups_are_compared():

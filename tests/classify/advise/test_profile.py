@@ -96,7 +96,7 @@ def test_answers_without_a_fault_give_numbers_and_json():
     assert found.drop | {"layer": ""} == {"value": 0.0, "low": 0.0, "high": 0.0, "layer": ""}
     said = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert set(said) == {
-        "taps", "drop", "gain", "peak", "missed", "last", "n", "metric", "seconds", "similarity", "words"
+        "taps", "drop", "gain", "peak", "last", "n", "metric", "seconds", "similarity", "words"
     }  # fmt: skip
     assert set(said["taps"][0]) == {"layer", "dims", "pretrained", "random", "gain"}
 
