@@ -5,6 +5,7 @@ from scipy.special import log_softmax
 from tiny_features import blobs, noise
 from tiny_task import candidate, tiny_task
 
+from classify.calibrate import nll
 from classify.heads import HEADS
 from classify.judged import judge
 from classify.search import Found
@@ -21,6 +22,14 @@ def judged(y, X, groups=None, C=1.0, **options):
     best, said = Trial(at, "logistic", {"C": C}, y, {}, 0.0), dict.fromkeys(("value", "low", "high"), 0.5)
     found = Found(best, [best], [], {"naive": said, "corrected": {**said, "value": 0.4}}, ["said before"])
     return task, judge(FitSpec("tiny", **options), task, LOGISTIC, found)
+
+
+def test_a_head_under_a_heavy_penalty_gives_shares_too():
+    y = np.arange(120) % 3
+    X = blobs(y, 10, distance=2.0)
+    (_, heavy), (_, usual) = judged(y, X, C=1e-7), judged(y, X)
+    assert np.abs(heavy.scores).max() < 1e-4
+    assert nll(heavy.scores, y, heavy.temperature) < nll(usual.scores, y, usual.temperature) + 0.1
 
 
 def test_the_temperature_is_that_of_rows_out_of_fold_and_not_of_those_fitted_on():
