@@ -97,13 +97,14 @@ def _probe_s(metrics: Mapping[str, Any]) -> float:
 
 
 def _told(metrics: Mapping[str, Any]) -> Numbers:
-    """Return the strategy, and of a run that chose it itself what it says of why."""
-    advice, told = metrics["advice"], {"strategy": metrics["strategy"]}
+    """Return the strategy, and of a run that chose it itself which rung that is, and what it says of why."""
+    advice = metrics["advice"]
     if not advice:
-        return told
+        return {"strategy": metrics["strategy"]}
     asked = ("rung", "tried", "accepted", "reason", "seconds")
     ladder = [{name: row[name] for name in asked} for row in advice["ladder"]]
-    return {**told, "case": advice["case"]["name"], "budget_s": advice["budget_s"], "ladder": ladder}
+    told = {"strategy": advice["recommendation"]["rung"], "case": advice["case"]["name"]}
+    return told | {"budget_s": advice["budget_s"], "ladder": ladder}
 
 
 def compare(new: Outcome, old: Outcome) -> Comparison:

@@ -64,10 +64,11 @@ def test_a_run_is_read_image_by_image_in_the_order_of_ids(tmp_path: Path):
 def test_a_run_that_chose_says_why(tmp_path: Path):
     rung = {"rung": "linear", "tried": True, "accepted": True, "reason": "so", "seconds": 3.0, "value": None}
     advice = {"case": {"name": "small and similar"}, "budget_s": 60, "ladder": [rung]}
+    advice["recommendation"] = {"rung": "taps"}
     write_run(tmp_path / "run", [1], LINEAR, advice=advice)
     found = read_run(tmp_path / "run")
     assert found.probe_s == 3.0
-    assert found.told["case"] == "small and similar"
+    assert (found.told["strategy"], found.told["case"]) == ("taps", "small and similar")
     assert found.told["ladder"] == [{name: rung[name] for name in ("rung", "tried", "accepted", "reason", "seconds")}]
 
 
@@ -147,6 +148,7 @@ def test_what_is_missing_is_made_while_there_is_time_and_not_of_large_cells_when
 def test_a_run_within_another_budget_is_made_again(place: Workplace, budget_s: float | None, there: bool):
     rung = dict.fromkeys(("rung", "tried", "accepted", "reason")) | {"seconds": 3.0}
     advice = {"case": {"name": "small and similar"}, "budget_s": 60, "ladder": [rung]}
+    advice["recommendation"] = {"rung": "taps"}
     write_run(place.run(CELLS[0], "auto"), [1], LINEAR, advice=advice)
     found = runs.outcome(CELLS[0], "auto", place, None, TuneSpec(budget_s=budget_s))
     assert (found is not None) == there
