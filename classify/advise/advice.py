@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.ladder import LEFT, TAPS, Ladder
+from classify.advise.ladder import Ladder
 from classify.advise.prior import FAR_SD, TRANSFER_SD
 from classify.advise.profile import SIMILAR, UNCLEAR
+from classify.advise.rungs import LEFT, TAPS
 from classify.advise.survey import Seen
 from classify.advise.trainer import BudgetTrainer
 from classify.advise.wider import Wider, answers_of, foresee

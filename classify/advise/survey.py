@@ -7,8 +7,8 @@ import numpy as np
 
 from classify.advise.depth import depth_profile, images_within
 from classify.advise.diagnostics import diagnose
-from classify.advise.ladder import RUNGS
 from classify.advise.profile import USELESS, Profile
+from classify.advise.rungs import RUNGS
 from classify.finetune.images import Source, find_source
 from classify.hygiene.pixels import origin
 from classify.inputs import Inputs

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.ladder import CHEAPEST, TAPS, Answers, Hopeful, Offer
 from classify.advise.notes import About, Once
 from classify.advise.price import Pace, Price, settle
+from classify.advise.rungs import CHEAPEST, TAPS, Answers, Hopeful, Offer
 from classify.advise.wider import Wider
 from classify.curve import ENOUGH_TESTED
 from classify.finetune import checkpoint

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.ladder import Answers, Foreseen, Offer
 from classify.advise.prior import Prediction
 from classify.advise.profile import Profile, largest
+from classify.advise.rungs import Answers, Foreseen, Offer
 from classify.evaluate import Z95, draw_resamples, values_of
 from classify.finetune.again import extraction_again
 from classify.finetune.images import Source
@@ -101,12 +101,12 @@ class Wider:
 def _check_alike(first: Inputs, second: Inputs) -> None:
     """Raise FitError unless two fits have the same images in the same folds and the same test part."""
     if _parts(first) != _parts(second):
-        said = "the images fall into other folds than before, or into another test part"
+        said = "images were changed, or fall into other folds than before, or into another test part"
         raise FitError(said, where=second.features.name, remedy="Extract the features anew")
 
 
-def _parts(inputs: Inputs) -> list[list[str]]:
-    """Return the ids of each fold's images, and of those of the test part."""
-    ids, train = inputs.features.ids, inputs.data.train.rows
+def _parts(inputs: Inputs) -> list[list[tuple[str, bytes]]]:
+    """Return id and content of each fold's images, and of those of the test part."""
+    features, train = inputs.features, inputs.data.train.rows
     rows = [*(train[test] for _, test in inputs.task.folds), inputs.data.test.rows]
-    return [[ids[row] for row in part.tolist()] for part in rows]
+    return [[(features.ids[row], features.sha256[row].tobytes()) for row in part.tolist()] for part in rows]

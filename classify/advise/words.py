@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from classify.advise import phrases
-from classify.advise.ladder import LEFT, TAPS, TIME
 from classify.advise.phrases import differs, gains, joined, layer, points
 from classify.advise.profile import UNCLEAR, USELESS
+from classify.advise.rungs import LEFT, TAPS, TIME
 from classify.report.evidence import dig, is_measure
 from classify.report.reproduce import command_line
 from classify.report.text import duration, interval, measure_name, number, percent

@@ -6,8 +6,8 @@ import pytest
 import sample_advice as sample
 
 from classify.advise.advice import make_advice
-from classify.advise.ladder import LEFT
 from classify.advise.profile import Profile, TapScore
+from classify.advise.rungs import LEFT
 from classify.advise.survey import Seen
 from classify.folds import Part
 from classify.spec import FitSpec

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline
-from classify.advise.ladder import LEFT, PREVENTED, RUNGS
+from classify.advise.rungs import LEFT, PREVENTED, RUNGS
 from classify.advise.story import AdviseSpec, advise
 from classify.advise.survey import NOT_USELESS, images_of, look
 from classify.inputs import open_for_fit, read_inputs

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tiny_task import tiny_task
 
-from classify.advise.ladder import Answers, Foreseen, Hopeful, Ladder, Offer, chance, least_shown
+from classify.advise.ladder import Ladder, chance, least_shown
 from classify.advise.prior import FAR_SD, TRANSFER_SD, Prediction
+from classify.advise.rungs import Answers, Foreseen, Hopeful, Offer
 from classify.evaluate import draw_resamples
 from classify.statistics import Comparison, paired
 from classify.tuning import TuneSpec

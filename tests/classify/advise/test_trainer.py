@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classify.advise import trainer as module
-from classify.advise.ladder import Answers
+from classify.advise.rungs import Answers
 from classify.advise.trainer import BudgetTrainer, check_settings, folds_needed
 from classify.finetune import begin
 from classify.finetune.plan import check_tuning

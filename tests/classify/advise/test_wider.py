@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.advise.ladder import Answers
 from classify.advise.profile import Answered, Profile, TapScore
+from classify.advise.rungs import Answers
 from classify.advise.wider import Wider, answers_of, foresee
 from classify.bundle import read_bundle
 from classify.finetune.images import find_source
