@@ -14,6 +14,9 @@ from classify.scoring import softmax
 LOWEST, HIGHEST = 0.05, 20.0
 """Bounds of the temperature, where scores are as far apart as log-odds are."""
 
+SURE = 6.0
+"""By how much the best class may at least stand above the second, in log-odds, at the lowest temperature: 99.8 %."""
+
 SMALLEST = float(np.finfo(np.float64).eps)
 """What a probability of 0 costs in the log-loss: as in sklearn, so that one sure error is dear and not infinite."""
 
@@ -57,15 +60,16 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def spread(scores: np.ndarray) -> float:
-    """Return how far the best class stands above the second, as the median of rows: (n, C) -> above 0, 1 at most.
+def unit_of(scores: np.ndarray) -> float:
+    """Return the unit in which temperatures of scores (n, C) are bounded: above 0, 1 at most.
 
-    The unit for temperatures. The one-standard-error rule may take so strong a penalty that scores differ by 1e-6: in
-    the right order, but divided by 0.05 they would say 1 / C of each class.
+    By the median of rows the best class stands SURE above the second at the lowest temperature, or more. The
+    one-standard-error rule may take so strong a penalty that scores differ by 1e-6: in the right order, but divided by
+    0.05 they would say 1 / C of each class.
     """
     second, best = np.sort(scores, axis=1)[:, -2:].T
     found = float(np.median(best - second))
-    return min(found, 1.0) if found > SMALLEST else 1.0
+    return min(1.0, found / (SURE * LOWEST)) if found > SMALLEST else 1.0
 
 
 def at_bound(temperature: float) -> bool:

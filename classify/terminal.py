@@ -1,5 +1,6 @@
 """What `fit` and `compare` show on a terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ NAMES = {
     "map": "mAP",
     "mean_average_precision": "mAP",
 }
+
+
+def became(row: Mapping[str, Any]) -> str:
+    """Say what became of a rung of an advice; the probe is what all others are held against."""
+    if not row.get("tried"):
+        return "not tried"
+    if row.get("why"):
+        return str(row["why"])
+    return ("accepted" if row.get("accepted") else "no sure gain") if row.get("gain") else "the start"
 
 
 def percent(metric: dict[str, float]) -> str:

@@ -129,7 +129,14 @@ def test_a_fit_that_is_not_told_how_finds_out_what_pays_and_says_so(fitted, tmp_
     assert metrics["strategy"] == plain["strategy"] == "linear"  # nothing is left to gain
     assert plain["advice"] is None
     assert metrics["advice"]["budget_s"] == 600
-    assert [row["rung"] for row in metrics["advice"]["ladder"]] == ["linear", "tail", "lp-ft", "full", "scratch"]
+    assert [row["rung"] for row in metrics["advice"]["ladder"]] == [
+        "linear",
+        "taps",
+        "tail",
+        "lp-ft",
+        "full",
+        "scratch",
+    ]
     said = run(*where, "--budget", "5m").stdout
     assert "The advice: keep the network as it is" in said
     assert "Which case is this, and what to do?" in (tmp_path / "run" / "report.html").read_text()

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from classify.report.advice import became
-from classify.terminal import percent
+from classify.terminal import became, percent
 from extract.terminal import print_table
 
 Row = Mapping[str, Any]

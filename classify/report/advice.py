@@ -20,6 +20,7 @@ from classify.report.text import (
     sentence,
     table,
 )
+from classify.terminal import became
 
 CAPTION = (
     "Layer by layer: a linear classifier on each, with what the network learned before and with random weights; an "
@@ -154,15 +155,6 @@ def _ladder(found: Metrics) -> str:
     head = ("strategy", "", "expected gain, chance", "gain", "worth, held out", "took")
     caption = "gains are in points, each over the best of those before it; in brackets 95 % intervals; ★ the advice"
     return table(head, rows, caption) + bullets(_why(row) for row in found["ladder"])
-
-
-def became(row: Row) -> str:
-    """Say what became of a rung; the probe is what all others are held against."""
-    if not row.get("tried"):
-        return "not tried"
-    if row.get("why"):
-        return str(row["why"])
-    return ("accepted" if row.get("accepted") else "no sure gain") if is_measure(row.get("gain")) else "the start"
 
 
 def _expected(row: Row) -> str:

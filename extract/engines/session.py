@@ -50,7 +50,7 @@ def session(engine: EngineSpec) -> Iterator[Any]:
     Raises EngineError where the extra is missing, or Ray cannot be started or reached.
     """
     environment = {**QUIET, **({} if engine.address else _private())}
-    with _environment(environment):
+    with _environment(environment), _own_signals():
         ray = _import_ray()
         if ray.is_initialized():
             _check_free(engine)
@@ -190,12 +190,13 @@ def _own_output(ray: Any) -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep who hears SIGTERM, which Ray would take for itself."""
+    """Keep who hears a signal: Ray takes SIGTERM for itself, and Ray Train leaves SIGINT with one who is gone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, heard_by in before.items():
+            signal.signal(each, heard_by)

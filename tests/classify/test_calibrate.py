@@ -17,7 +17,7 @@ from classify.calibrate import (
     nll,
     reliability,
     softmax,
-    spread,
+    unit_of,
 )
 
 
@@ -42,10 +42,12 @@ def test_scores_that_are_always_right_stop_at_the_bound():
     assert at_bound(fit_temperature(np.eye(3)[np.arange(30) % 3], np.arange(30) % 3))
 
 
-def test_the_unit_of_scores_is_what_lies_between_two_classes():
-    assert spread(np.array([[3e-6, 1e-6, 0.0], [0.0, 2e-6, 1e-6], [0.0, 0.0, 4e-6]])) == pytest.approx(2e-6)
-    assert spread(np.array([[9.0, 1.0], [0.0, 5.0]])) == 1.0
-    assert spread(np.zeros((4, 2))) == 1.0
+def test_temperatures_of_small_scores_may_be_as_low_as_makes_answers_sure():
+    scores = np.array([[3e-6, 1e-6, 0.0], [0.0, 2e-6, 1e-6], [0.0, 0.0, 4e-6]])
+    assert unit_of(scores) == pytest.approx(2e-6 / 0.3)
+    assert np.median(np.diff(np.sort(scores))[:, -1]) / (0.05 * unit_of(scores)) == pytest.approx(6)
+    assert unit_of(np.array([[0.4, 0.1], [0.0, 0.3]])) == 1.0
+    assert unit_of(np.zeros((4, 2))) == 1.0
 
 
 def test_an_unseen_label_is_dear_and_finite():

@@ -91,8 +91,11 @@ def test_a_session_that_is_there_is_taken_and_left(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("it is not ours"))
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it is there"))
+    before = signal.getsignal(signal.SIGINT)
     with session(PRIVATE) as connected:
         assert connected is ray
+        signal.signal(signal.SIGINT, lambda *_: pytest.fail("as Ray Train leaves it"))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_starts_at_the_second_attempt_is_started(monkeypatch):
