@@ -12,7 +12,7 @@ import numpy as np
 from classify.scoring import softmax
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""Bounds of the temperature, where scores are as far apart as log-odds are."""
+"""Bounds of the temperature; the lower one where scores are as far apart as log-odds are."""
 
 SURE = 6.0
 """By how much the best class may at least stand above the second, in log-odds, at the lowest temperature: 99.8 %."""
@@ -46,35 +46,35 @@ def nll(scores: np.ndarray, y: np.ndarray, temperature: float = 1.0) -> float:
     return float(losses(softmax(scores / temperature), y).mean())
 
 
-def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
-    """Find the temperature of lowest log-loss within the bounds: out-of-fold scores (n, C), y (n,) -> T.
+def fit_temperature(scores: np.ndarray, y: np.ndarray, lowest: float = LOWEST) -> float:
+    """Find the temperature of lowest log-loss from `lowest` to HIGHEST: out-of-fold scores (n, C), y (n,) -> T.
 
     Searched in log T, where the log-loss has one minimum. Guo et al. 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar  # here, as who only predicts may not have SciPy
 
-    bounds = (np.log(LOWEST), np.log(HIGHEST))
+    bounds = (np.log(lowest), np.log(HIGHEST))
     found = minimize_scalar(
         lambda log_t: nll(scores, y, float(np.exp(log_t))), bounds=bounds, method="bounded", options={"xatol": 1e-6}
     )
     return float(np.exp(found.x))
 
 
-def unit_of(scores: np.ndarray) -> float:
-    """Return the unit in which temperatures of scores (n, C) are bounded: above 0, 1 at most.
+def lowest_of(scores: np.ndarray) -> float:
+    """Return how low the temperature of scores (n, C) may be: LOWEST at most.
 
-    By the median of rows the best class stands SURE above the second at the lowest temperature, or more. The
-    one-standard-error rule may take so strong a penalty that scores differ by 1e-6: in the right order, but divided by
-    0.05 they would say 1 / C of each class.
+    By the median of rows the best class then stands SURE above the second, or more. The one-standard-error rule may
+    take so strong a penalty that scores differ by 1e-6: in the right order, but divided by 0.05 they would say 1 / C of
+    each class.
     """
     second, best = np.sort(scores, axis=1)[:, -2:].T
     found = float(np.median(best - second))
-    return min(1.0, found / (SURE * LOWEST)) if found > SMALLEST else 1.0
+    return min(LOWEST, found / SURE) if found > SMALLEST else LOWEST
 
 
-def at_bound(temperature: float) -> bool:
+def at_bound(temperature: float, lowest: float = LOWEST) -> bool:
     """Say whether the best temperature lies at, and so perhaps beyond, what is allowed."""
-    return not LOWEST * 1.001 < temperature < HIGHEST * 0.999
+    return not lowest * 1.001 < temperature < HIGHEST * 0.999
 
 
 def brier(probabilities: np.ndarray, y: np.ndarray) -> float:

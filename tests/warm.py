@@ -26,7 +26,8 @@ from pathlib import Path
 @contextlib.contextmanager
 def warm(root: Path, *modules: str) -> Iterator[list[str]]:
     """Have such a Python for a while, with these modules: -> the words that stand for `python` in a command."""
-    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
+    base = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 the path of a socket may have some 100 letters
+    with tempfile.TemporaryDirectory(prefix="warm-", dir=base) as folder:
         path = str(Path(folder) / "socket")
         env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         command, pipe = [sys.executable, __file__, "serve", path, *modules], subprocess.PIPE

@@ -23,7 +23,7 @@ NOTE = (
     "Points of test accuracy that a choice loses against the best of linear, tail, lp-ft, full and scratch on the same "
     "images. `auto` is `fit --strategy auto` with its budget set to "
     f"{BUDGET:.0%} of what all of these took, in trainings of {STEPS['full']} steps; that one run of it may be better "
-    "than the run of the same strategy by itself, and then loses less than nothing; so it does where it takes "
+    "than the run of the same strategy by itself, and then loses less than nothing; so it may where it takes "
     "`taps`, a linear classifier on one more layer, which none of the five has. As the best is picked on the very "
     "images that it is judged on, even a perfect choice loses something by chance. `surely` is what `auto` loses at "
     "least, with 95 % confidence (multiple comparisons with the best). `by halves` picks the best on one half of the "

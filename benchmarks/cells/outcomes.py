@@ -103,7 +103,7 @@ def _told(metrics: Mapping[str, Any]) -> Numbers:
         return {"strategy": metrics["strategy"]}
     asked = ("rung", "tried", "accepted", "reason", "seconds")
     ladder = [{name: row[name] for name in asked} for row in advice["ladder"]]
-    told = {"strategy": advice["recommendation"]["rung"], "case": advice["case"]["name"]}
+    told = {"strategy": advice["recommendation"].get("rung", metrics["strategy"]), "case": advice["case"]["name"]}
     return told | {"budget_s": advice["budget_s"], "ladder": ladder}
 
 

@@ -53,9 +53,10 @@ def outcome(cell: Cell, name: str, place: Workplace, kept: Outcome | None, tune:
     One that had another budget is neither.
     """
     folder, group = place.run(cell, name), cell.images.group
-    there = read_run(folder, group) if (folder / "metrics.json").is_file() else kept
-    if there and had_budget(there, tune.budget_s):
-        return there
+    there = read_run(folder, group) if (folder / "metrics.json").is_file() else None
+    for each in (there, kept):
+        if each and had_budget(each, tune.budget_s):
+            return each
     if place.is_over():
         return None
     features = extracted(cell, place)

@@ -37,7 +37,7 @@ Curve = dict[str, Any]
 def begin_ladder(trainer: BudgetTrainer, seen: Seen) -> Ladder:
     """Stand at the foot of the ladder: with the probe's answers, and with what was seen before anything is trained."""
     spec, inputs, probe = trainer.spec, trainer.inputs, answers_of(trainer.probe)
-    foreseen = seen.profile and foresee(seen.profile, inputs.features.layers, inputs.task, probe)
+    foreseen = seen.profile and foresee(seen.profile, tuple(inputs.dims), inputs.task, probe)
     barred = seen.barred if foreseen else {TAPS: NO_PROFILE if seen.profile is None else NO_OTHER} | seen.barred
     if foreseen and seen.source:
         trainer.wider = Wider(spec, inputs, trainer.probe, seen.source, foreseen.tap, trainer.watch)

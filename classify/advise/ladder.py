@@ -139,7 +139,7 @@ class Ladder:
         if not train:
             return said | {"why": LEFT, "reason": "it may well pay: fit would try it"}
         answers = trainer.train(rung, offer, self._hopeful)
-        return said | self._judged(rung, answers)
+        return said | self._judged(rung, answers) | {"command": trainer.command(rung, offer.tune)}
 
     def _share(self, rung: str) -> float:
         """Say which share of the time that is left is a rung's: it and those that may come after it get as much."""

@@ -81,7 +81,8 @@ class Trainer(Protocol):
     def offer(self, rung: str, best: str, share: float) -> Offer:
         """Say what a rung takes, the last training of it or of `best` included.
 
-        It is to get by on a `share` of the time that is left, and may take more only where that shows less.
+        It is to get by on a `share` of the time that is left, and may take more only where that shows less; TAPS, which
+        has no steps to leave out, may take all of it.
         """
         ...
 

@@ -61,11 +61,11 @@ def foresee(profile: Profile, had: Sequence[str], task: Task, probe: Answers) ->
 
 
 class Wider:
-    """A probe on the taps that are there and on one more: extracted from `source`, fitted and judged as the first."""
+    """A probe on the taps that were chosen from and on one more: extracted from `source`, fitted and judged alike."""
 
     def __init__(self, spec: FitSpec, inputs: Inputs, probe: Probe, source: Source, tap: str, watch: Watch) -> None:
         asked = extraction_again(inputs.features, source.data, source.root, SUFFIX)
-        self.asked = replace(asked, taps=(*asked.taps, tap), device=spec.device, workers=spec.jobs)
+        self.asked = replace(asked, taps=(*inputs.dims, tap), device=spec.device, workers=spec.jobs)
         self.spec, self.tap, self.watch = spec, tap, watch
         self.first = self.inputs = inputs
         self.probe = probe
@@ -84,8 +84,7 @@ class Wider:
         """Extract, fit, and answer for the training part. FitError where the images do not fall into the same folds."""
         began = time.perf_counter()
         done = extract(self.asked, self.watch)
-        layers = (*self.spec.layers, self.tap) if self.spec.layers else ()
-        known = {"features": done["features"], "cache": self.asked.cache, "layers": layers}
+        known: dict[str, Any] = {"features": done["features"], "cache": self.asked.cache, "layers": ()}
         self.spec = replace(self.spec, **known, strategy=LINEAR, tune=TuneSpec(), min_gain=FitSpec.min_gain)
         self.inputs = read_inputs(self.spec, open_for_fit(self.spec), self.watch)
         _check_alike(self.first, self.inputs)

@@ -170,7 +170,7 @@ def _untried(advice: Advice) -> str:
     if not rows or advice["recommendation"]["strategy"] != LINEAR:
         return ""
     best = max(rows, key=lambda row: row["predicted"]["p"])
-    return f"Of the ways that were not tried, {best['rung']} promises most: it " + (f"{_expected(best, advice)}.")
+    return f"Of the ways that were not tried, {best['rung']} promises most: it {_expected(best, advice)}."
 
 
 def _next(advice: Advice) -> str:

@@ -40,7 +40,8 @@ def _on_ray(spec: FitSpec, size: int, device: Device) -> Group:
     gpus = ray_train.gpus()
     if spec.engine.address is None:
         _devices(size, device)
-    kind = "cuda" if spec.device == "auto" and gpus else device.torch.type
+    chosen_there = spec.device == "auto" and spec.engine.address is not None
+    kind = "cuda" if chosen_there and gpus else device.torch.type
     launch = partial(ray_train.launch, size=size, device=kind, cpus=spec.engine.cpus)
     return Group(size, launch, kind, tuple(_notes_of_ray(spec, size, device, kind, gpus)))
 

@@ -27,7 +27,7 @@ HELD_REQUESTS = 4
 """Requests of the largest size that may be in memory at once; of smaller ones as many more."""
 
 CONNECTIONS = 256
-"""At once; the memory that each takes besides its request is some hundred kB."""
+"""From more on, requests are refused; the memory that each takes besides its request is some hundred kB."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def serve(spec: ServeSpec, told: Callable[[str], None]) -> None:
             log_config=None,
             access_log=False,
             lifespan="off",
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=CONNECTIONS + 1,  # of which the one that asks is counted
             timeout_graceful_shutdown=GRACE_S,
         )
         with _ending_in_order():

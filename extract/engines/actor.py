@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +41,7 @@ class Place:
 
     cpus: float
     files: tuple[str, ...]
-    relay: str | None = None
+    relay: str | None = field(default=None, repr=False)
 
 
 class Actor:

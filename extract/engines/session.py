@@ -190,7 +190,7 @@ def _own_output(ray: Any) -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep who hears a signal: Ray takes SIGTERM for itself, and Ray Train leaves SIGINT with one who is gone."""
+    """Keep who hears a signal: Ray takes SIGTERM for itself, and Ray Train leaves SIGINT with what is gone then."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -199,4 +199,5 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         for each, heard_by in before.items():
-            signal.signal(each, heard_by)
+            if (getattr(signal.getsignal(each), "__module__", None) or "").startswith("ray."):
+                signal.signal(each, heard_by)

@@ -1,8 +1,9 @@
 """Shards on their way into the cache: fetched by a relay, or there at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 from extract.store.reader import SHARDS
@@ -22,13 +23,15 @@ class Arrivals:
         self._relay, self._folder, self._key = relay, folder, key
         self._crew = ThreadPoolExecutor(FETCHES, "fetch")
         self._coming: dict[Future[str], Any] = {}
+        self._come: SimpleQueue[Future[str]] = SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._crew.shutdown(wait=False, cancel_futures=True)
         self._relay.stop()
-        self._crew.shutdown(cancel_futures=True)
+        self._crew.shutdown()
 
     @property
     def left(self) -> int:
@@ -37,7 +40,9 @@ class Arrivals:
 
     def expect(self, what: Any, names: Iterable[str]) -> None:
         """Fetch the shards of these names; `what` stands for them."""
-        self._coming[self._crew.submit(self._fetch, tuple(names))] = what
+        future = self._crew.submit(self._fetch, tuple(names))
+        self._coming[future] = what
+        future.add_done_callback(self._come.put)
 
     def _fetch(self, names: Sequence[str]) -> str:
         refused = (self._relay.fetch(f"{SHARDS}/{name}", self._folder, self._key) for name in names)
@@ -48,8 +53,13 @@ class Arrivals:
 
         Raises StoreError where the relay cannot be read, or the folder not written.
         """
-        for future in wait(self._coming, timeout_s, FIRST_COMPLETED)[0]:
-            yield self._coming.pop(future), future.result()
+        try:
+            future = self._come.get(timeout=timeout_s) if timeout_s else self._come.get_nowait()
+            while True:
+                yield self._coming.pop(future), future.result()
+                future = self._come.get_nowait()
+        except Empty:
+            return
 
 
 class AtOnce:

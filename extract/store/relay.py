@@ -133,9 +133,10 @@ class Relay:
                     raise self._error(done, name, error) from error
 
     def _error(self, done: str, name: str, error: Exception) -> StoreError:
-        reason = first_line(error)
-        for secret in self._secrets:
-            reason = reason.replace(secret, "***")
+        said = str(error)
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            said = said.replace(secret, "***")
+        reason = first_line(Exception(said)) if said.strip() else type(error).__name__  # masked before it is cut
         remedy = INSTALL if isinstance(error, ImportError) else CHECK
         where = f"{self.shown}/{name}".rstrip("/")
         return StoreError(f"cannot be {done} by {socket.gethostname()} ({reason})", where=where, remedy=remedy)

@@ -132,7 +132,8 @@ def _check_table(table: Table, path: Path, key: str) -> None:
 def _of_one_length(known: Sequence[np.ndarray], path: Path) -> Sequence[np.ndarray]:
     """Return what a shard knows by content, if it is of as many rows."""
     digests, status, errors = known
-    if digests.shape != (len(status), 32) or errors.shape != status.shape or digests.dtype != np.uint8:
+    whole = status.ndim == 1 and errors.shape == status.shape and digests.shape == (len(status), 32)
+    if not whole or digests.dtype != np.uint8:
         raise damaged(path, KIND, "its datasets are not of one length")
     return known
 

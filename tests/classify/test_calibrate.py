@@ -14,10 +14,10 @@ from classify.calibrate import (
     ece,
     fit_temperature,
     losses,
+    lowest_of,
     nll,
     reliability,
     softmax,
-    unit_of,
 )
 
 
@@ -44,10 +44,15 @@ def test_scores_that_are_always_right_stop_at_the_bound():
 
 def test_temperatures_of_small_scores_may_be_as_low_as_makes_answers_sure():
     scores = np.array([[3e-6, 1e-6, 0.0], [0.0, 2e-6, 1e-6], [0.0, 0.0, 4e-6]])
-    assert unit_of(scores) == pytest.approx(2e-6 / 0.3)
-    assert np.median(np.diff(np.sort(scores))[:, -1]) / (0.05 * unit_of(scores)) == pytest.approx(6)
-    assert unit_of(np.array([[0.4, 0.1], [0.0, 0.3]])) == 1.0
-    assert unit_of(np.zeros((4, 2))) == 1.0
+    assert lowest_of(scores) == pytest.approx(2e-6 / 6)
+    assert lowest_of(np.array([[0.4, 0.1], [0.0, 0.4]])) == lowest_of(np.zeros((4, 2))) == 0.05
+
+
+def test_that_most_scores_are_close_does_not_make_the_others_surer_than_they_are():
+    margins, rng = np.where(np.arange(1000) < 600, 1e-3, 3.0), np.random.default_rng(0)
+    wrong = rng.random(1000) > softmax(np.c_[np.zeros(1000), margins])[:, 1]
+    scores = np.c_[np.zeros(1000), margins]
+    assert fit_temperature(scores, np.where(wrong, 0, 1), lowest_of(scores)) == pytest.approx(1, abs=0.2)
 
 
 def test_an_unseen_label_is_dear_and_finite():

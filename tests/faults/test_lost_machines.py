@@ -172,7 +172,9 @@ def test_after_a_driver_was_killed_the_next_run_goes_on(tmp_path):
     command = [sys.executable, "-c", DRIVER, str(data), str(cache)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as driver:
         assert driver.stdout
-        folder = Path(driver.stdout.readline().strip())
+        said = driver.stdout.readline().strip()
+        assert said, "it ended before it had a folder"
+        folder = Path(said)
         try:
             assert driver.stdout.readline() == "begun\n"
             driver.kill()

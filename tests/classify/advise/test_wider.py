@@ -102,7 +102,6 @@ def test_one_more_layer_is_that_of_features_which_were_extracted_with_it(begun, 
 def test_where_layers_were_named_these_and_the_one_more_are_chosen_from(begun):
     wider, _ = begun(layers=("penultimate",))
     wider.train()
-    assert wider.spec.layers == ("penultimate", TAP)
     assert list(wider.inputs.dims) == [TAP, "penultimate"]
 
 
@@ -121,6 +120,7 @@ def test_a_fit_that_chooses_takes_what_keeps_the_places_where_they_tell_the_clas
     assert (taps["tried"], taps["accepted"]) == (True, True)
     assert taps["predicted"]["p"] > 0.2
     assert taps["gain"]["low"] > 0
+    assert taps["command"][3:5] == metrics["advice"]["recommendation"]["command"][3:5] == ["--strategy", "linear"]
     assert metrics["features"].startswith("spots-taps/")
     assert (metrics["strategy"], metrics["advice"]["recommendation"]["rung"]) == ("linear", "taps")
     assert "one more of its layers" in metrics["advice"]["recommendation"]["words"]

@@ -89,7 +89,7 @@ def test_two_processes_give_the_rows_of_one_and_add_up(spec, tmp_path, started):
     assert done["images_per_s"] > 0
     assert sum(done["stages"].values()) == pytest.approx(1, abs=0.01)
     assert [process.returncode for process in started] == [0, 0]
-    assert not files or len(os.listdir("/proc/self/fd")) == len(files)
+    assert not files or len(os.listdir("/proc/self/fd")) <= len(files)
     traces = [json.loads((tmp_path / f"trace-{i}.json").read_text())["traceEvents"] for i in (0, 1)]
     assert sum(event["args"].get("rows", 0) for trace in traces for event in trace) == IMAGES + 1
 
