@@ -46,14 +46,14 @@ def nll(scores: np.ndarray, y: np.ndarray, temperature: float = 1.0) -> float:
     return float(losses(softmax(scores / temperature), y).mean())
 
 
-def fit_temperature(scores: np.ndarray, y: np.ndarray, lowest: float = LOWEST) -> float:
-    """Find the temperature of lowest log-loss from `lowest` to HIGHEST: out-of-fold scores (n, C), y (n,) -> T.
+def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
+    """Find the temperature of lowest log-loss, `lowest_of` to HIGHEST: out-of-fold scores (n, C), y (n,) -> T.
 
     Searched in log T, where the log-loss has one minimum. Guo et al. 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar  # here, as who only predicts may not have SciPy
 
-    bounds = (np.log(lowest), np.log(HIGHEST))
+    bounds = (np.log(lowest_of(scores)), np.log(HIGHEST))
     found = minimize_scalar(
         lambda log_t: nll(scores, y, float(np.exp(log_t))), bounds=bounds, method="bounded", options={"xatol": 1e-6}
     )
@@ -72,9 +72,9 @@ def lowest_of(scores: np.ndarray) -> float:
     return min(LOWEST, found / SURE) if found > SMALLEST else LOWEST
 
 
-def at_bound(temperature: float, lowest: float = LOWEST) -> bool:
-    """Say whether the best temperature lies at, and so perhaps beyond, what is allowed."""
-    return not lowest * 1.001 < temperature < HIGHEST * 0.999
+def at_bound(temperature: float, scores: np.ndarray) -> bool:
+    """Say whether the best temperature of scores (n, C) lies at, and so perhaps beyond, what is allowed."""
+    return not lowest_of(scores) * 1.001 < temperature < HIGHEST * 0.999
 
 
 def brier(probabilities: np.ndarray, y: np.ndarray) -> float:

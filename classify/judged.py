@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from classify.calibrate import at_bound, fit_temperature, lowest_of, softmax, top_label
+from classify.calibrate import at_bound, fit_temperature, softmax, top_label
 from classify.conformal import Abstain, Conformal, fit_abstain, fit_conformal
 from classify.search import Found
 from classify.solvers import Solver, out_of_fold
@@ -38,10 +38,9 @@ def judge(spec: FitSpec, task: Task, solver: Solver, found: Found) -> Judged:
 
 def calibrated(spec: FitSpec, found: Found, scores: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Judged:
     """Find what follows from scores out of fold: (n, C), y (n,) codes, groups (n,) codes or None."""
-    lowest, said = lowest_of(scores), list(found.notes)
-    temperature = fit_temperature(scores, y, lowest)
+    said, temperature = list(found.notes), fit_temperature(scores, y)
     shares = softmax(scores / temperature)
-    if at_bound(temperature, lowest):
+    if at_bound(temperature, scores):
         said.append(
             f"the temperature is at its bound ({temperature:.3g}): take probabilities as an order, not as shares"
         )

@@ -19,6 +19,12 @@ def test_a_known_temperature_is_found_for_each_class():
     assert fit_temperatures(scores, Y) == pytest.approx(true, rel=0.05)
 
 
+def test_scores_of_a_heavy_penalty_come_out_as_sure_as_they_are():
+    true = np.array([1e-5, 2e-5])
+    scores, Y = drawn(true, 20_000)
+    assert fit_temperatures(scores, Y) == pytest.approx(true, rel=0.05)
+
+
 def test_a_class_of_few_rows_takes_the_common_temperature():
     scores, Y = drawn(np.array([2.0, 2.0, 2.0]), 5000)
     Y[:, 1] = False
