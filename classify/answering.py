@@ -19,7 +19,7 @@ from classify.sklearn_joblib import load_joblib, with_head
 from extract import golden
 from extract.contents import content_digests
 from extract.engines.local import Work, open_stream
-from extract.errors import BundleError, DriftError, first_line
+from extract.errors import BundleError, DriftError, OptionError, first_line
 from extract.forward import Extractor, rebuild_extractor
 from extract.lanes import Done, Stream
 from extract.loader import Loaded
@@ -56,6 +56,10 @@ class PredictSpec:
     compile: str = "auto"
     head: Path | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trust and self.head is None:
+            raise OptionError("there is no joblib file to be trusted", remedy="Name it: --sklearn-joblib FILE")
 
     def limit(self, bundle: Bundle) -> float:
         """Return the probability under which to abstain."""

@@ -17,15 +17,21 @@ Answers = Iterable[dict[str, Any]]
 
 CSV, LINES, PARQUET = "csv", "jsonl", "parquet"
 FORMS = (CSV, LINES, PARQUET)
-ENDINGS = {".jsonl": LINES, ".ndjson": LINES, ".parquet": PARQUET}
+ENDINGS = {".csv": CSV, ".json": LINES, ".jsonl": LINES, ".ndjson": LINES, ".parquet": PARQUET}
 STREAM_FULL = "Make room where it leads to, or name a file that can be gone on with: -o FILE"
 GROUP_ROWS = 4096
 """Answers of a row group of Parquet, which are held until it is written."""
 
 
 def form_of(form: str | None, path: Path | None) -> str:
-    """Choose the form of the output: the one that was asked for, else by the ending of the file, else CSV."""
-    return form or (ENDINGS.get(path.suffix.lower(), CSV) if path else CSV)
+    """Choose the form of the output: the one that was asked for, else by the ending of the file, else CSV.
+
+    Raises OptionError where the ending says another one than was asked for.
+    """
+    said = ENDINGS.get(path.suffix.lower()) if path else None
+    if form and said and form != said:
+        raise OptionError(f"the name says {said}, and {form} was asked for", where=str(path), remedy="Change one")
+    return form or said or CSV
 
 
 def writer_of(form: str, file: TextIO, classes: Sequence[str] | None, *, begun: bool = False) -> Write:

@@ -306,6 +306,16 @@ def test_bad_images_are_told_and_counted(photos, tmp_path):
     assert row == {"id": "a/bad.jpg", "status": "empty", "reason": "no bytes"}
 
 
+def test_images_that_are_all_bad_are_an_error_and_kept_as_rows(tmp_path):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "bad.jpg").write_bytes(b"")
+    arguments = ("extract", tmp_path / "data", "-m", "builtin", "--cache", tmp_path / "cache")
+    assert "none of 1 image can be used. See why with: pipeline.py cache info" in run(*arguments, code=1).stderr
+    [row] = run_json("cache", "info", "data", "--cache", tmp_path / "cache")["bad_rows"]
+    assert row["status"] == "empty"
+    assert "1 bad" in run(*arguments, "--part", "1/1").stdout  # of which there are others
+
+
 def test_a_dry_run_writes_nothing(photos, tmp_path):
     done = run_json("extract", photos, "-m", "builtin", "--cache", tmp_path / "cache", "--dry-run")
     assert (done["rows"], done["to_compute"], done["bytes"]) == (34, 34, 34 * 128 * 4)

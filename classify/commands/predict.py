@@ -87,7 +87,7 @@ def _predict(run: str, inputs: tuple[str, ...], output: Path, options: dict[str,
 
     path = _plain(output)
     lines, form, resume, root, nul = (options.pop(name) for name in ("as_json", "form", "resume", "root", "null"))
-    target = Target(path, "jsonl" if lines else form_of(form, output), resume)
+    target = Target(path, form_of("jsonl" if lines else form, output), resume)
     images = images_of(inputs, root, sys.stdin.buffer, nul=nul)
     spec = PredictSpec(run, **options)
     if path is not None:

@@ -1,18 +1,18 @@
 """What metrics.json says of a fit with several labels an image."""
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from classify.calibrate import at_bound
 from classify.evaluate import draw_resamples, interval
 from classify.multilabel.choose import corrected
 from classify.multilabel.data import MultiData
 from classify.multilabel.decide import Decisions, decide_across
 from classify.multilabel.labels import format_cell
 from classify.multilabel.metrics import Measures, evaluate_multi
-from classify.multilabel.probabilities import classwise_ece, log_losses, probabilities
+from classify.multilabel.probabilities import at_bounds, classwise_ece, log_losses, probabilities
 from classify.multilabel.search import Found
 from classify.multilabel.trial import Task
 
@@ -76,8 +76,8 @@ def _doubts(evidence: Evidence) -> list[str]:
         said.append(f"{unfinished} of {len(found.trials)} configurations did not converge{own}")
     if found.best.at_limit:
         said.append("the best C is the last that is tried: a better one may lie beyond")
-    pairs = zip(evidence.data.classes, evidence.decisions.temperatures.tolist(), strict=True)
-    if bound := [name for name, temperature in pairs if at_bound(temperature)]:
+    there = at_bounds(evidence.decisions.temperatures, found.best.scores, evidence.data.train.Y)
+    if bound := list(compress(evidence.data.classes, there)):
         text = f"the temperatures of {len(bound)} classes are at a bound, such as that of {bound[0]!r}"
         said.append(f"{text}: take their probabilities as an order, not as shares")
     return said

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from errno import EACCES, EADDRINUSE
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        said = f"cannot listen there ({error.strerror or error})"
-        raise OptionError(said, where=f"{host}:{port}", remedy="Take another --port; 0 finds a free one") from error
+        said, of_port = f"cannot listen there ({error.strerror or error})", error.errno in (EADDRINUSE, EACCES)
+        remedy = "Take another --port; 0 finds a free one" if of_port else "Take an address of this machine as --host"
+        raise OptionError(said, where=f"{host}:{port}", remedy=remedy) from error
 
 
 def _url(host: str, listening: socket.socket) -> str:

@@ -11,7 +11,7 @@ from extract.errors import OptionError
 from extract.recipe import INTERPOLATIONS, MAX_VIEWS, PRECISIONS, STORES
 from extract.spec import COMPILERS, DECODERS, ENGINES, BackboneSpec, EngineSpec, ExtractSpec
 from extract.summaries import echo_dry_run, echo_extract, echo_part
-from extract.terminal import print_json, progress_bar
+from extract.terminal import count, print_json, progress_bar
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
@@ -132,14 +132,20 @@ def extract(data: str, **options: Any) -> None:
         echo_dry_run(done)
     elif not options["as_json"]:
         echo_part(done) if spec.part else echo_extract(done)
-    if done.get("bad", 0) > options["max_bad"] * done["rows"]:
-        raise OptionError(
-            f"{done['bad']} of {done['rows']} images are bad, more than --max-bad {options['max_bad']}",
-            where=data,
-            remedy="See why with: pipeline.py cache info; the features of the others are kept",
-        )
+    if not options["dry_run"]:
+        _check_bad(done, spec, options["max_bad"])
     if options["as_json"]:
         print_json(done)
+
+
+def _check_bad(done: dict[str, Any], spec: ExtractSpec, most: float) -> None:
+    """Raise OptionError where a larger share than `most` of the images is bad, or all of them; a part may be all bad."""
+    bad, rows, why = done["bad"], done["rows"], "See why with: pipeline.py cache info"
+    if bad == rows > 0 and spec.part is None:
+        raise OptionError(f"none of {count(rows, 'image')} can be used", where=spec.data, remedy=why)
+    if bad > most * rows:
+        said = f"{bad} of {rows} images are bad, more than --max-bad {most}"
+        raise OptionError(said, where=spec.data, remedy=f"{why}; the features of the others are kept")
 
 
 def _extract_spec(data: str, options: dict[str, Any]) -> ExtractSpec:

@@ -36,11 +36,19 @@ BAD |= {"probabilities": None, "status": "missing", "reason": "no file"}
         (None, "a.ndjson", "jsonl"),
         (None, "a.parquet", "parquet"),
         (None, "a", "csv"),
-        ("csv", "a.parquet", "csv"),
+        (None, "a.json", "jsonl"),
+        ("jsonl", "a.txt", "jsonl"),
+        ("parquet", "a.PARQUET", "parquet"),
     ],
 )
 def test_the_form_is_what_was_asked_for_or_what_the_file_says(form, path, expected):
     assert form_of(form, Path(path) if path else None) == expected
+
+
+@pytest.mark.parametrize(("form", "path"), [("csv", "a.parquet"), ("jsonl", "a.csv"), ("parquet", "a.jsonl")])
+def test_a_file_is_not_written_in_another_form_than_its_name_says(form, path):
+    with pytest.raises(OptionError, match=rf"{path}: the name says {path[2:]}, and {form} was asked for"):
+        form_of(form, Path(path))
 
 
 def test_a_table_has_a_column_for_each_class_where_all_are_wanted():

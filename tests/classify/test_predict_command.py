@@ -174,6 +174,8 @@ def test_a_machine_proves_itself_without_an_image(made):
         (("{made}/data", "--root", "{made}"), 1, "a root means nothing"),
         (("-", "-"), 1, "stdin is named twice"),
         (("{made}/data", "--sklearn-joblib", "{made}/run.zip"), 1, "--trust"),
+        (("{made}/data", "--trust"), 1, "no joblib file to be trusted"),
+        (("{made}/data", "-o", "{made}/a.csv", "--format", "jsonl"), 1, "the name says csv, and jsonl was asked for"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(made, args, code, said):

@@ -3,7 +3,14 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from classify.multilabel.probabilities import FEWEST, classwise_ece, fit_temperatures, log_losses, probabilities
+from classify.multilabel.probabilities import (
+    FEWEST,
+    at_bounds,
+    classwise_ece,
+    fit_temperatures,
+    log_losses,
+    probabilities,
+)
 
 
 def drawn(temperatures: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +29,15 @@ def test_a_known_temperature_is_found_for_each_class():
 def test_scores_of_a_heavy_penalty_come_out_as_sure_as_they_are():
     true = np.array([1e-5, 2e-5])
     scores, Y = drawn(true, 20_000)
-    assert fit_temperatures(scores, Y) == pytest.approx(true, rel=0.05)
+    found = fit_temperatures(scores, Y)
+    assert found == pytest.approx(true, rel=0.05)
+    assert at_bounds(found, scores, Y) == [False, False]
+
+
+def test_a_class_whose_scores_are_always_right_is_at_the_bound():
+    scores, Y = drawn(np.ones(2), 500)
+    scores[:, 0] = np.where(Y[:, 0], 1.0, -1.0)
+    assert at_bounds(fit_temperatures(scores, Y), scores, Y) == [True, False]
 
 
 def test_a_class_of_few_rows_takes_the_common_temperature():

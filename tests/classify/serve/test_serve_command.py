@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 import pipeline
 from classify.predict import PredictSpec
-from classify.serve.server import HERE, ServeSpec, hosts_of
+from classify.serve.server import HERE, ServeSpec, _listen, hosts_of
+from extract.errors import OptionError
 from tests.served import server, start
 from tests.tiny import png
 
@@ -60,7 +61,13 @@ def test_an_address_that_is_taken_is_an_error_of_ours(served):
         done = CliRunner().invoke(pipeline.main, ["serve", str(served / "run"), "--port", str(port)])
     assert done.exit_code == 1
     assert f"127.0.0.1:{port}: cannot listen there" in done.stderr
-    assert "--port" in done.stderr
+    assert "Take another --port" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid"])
+def test_an_address_of_no_card_here_is_not_blamed_on_the_port(host):
+    with pytest.raises(OptionError, match=f"{host}:0: cannot listen there .*Take an address of this machine as --host"):
+        _listen(host, 0)
 
 
 def test_a_run_that_is_none_is_an_error_of_ours(tmp_path):
