@@ -139,7 +139,7 @@ def extract(data: str, **options: Any) -> None:
 
 
 def _check_bad(done: dict[str, Any], spec: ExtractSpec, most: float) -> None:
-    """Raise OptionError where a larger share than `most` of the images is bad, or all of them; a part may be all bad."""
+    """Raise OptionError where a larger share than `most` is bad, or every image; a part may well be all bad."""
     bad, rows, why = done["bad"], done["rows"], "See why with: pipeline.py cache info"
     if bad == rows > 0 and spec.part is None:
         raise OptionError(f"none of {count(rows, 'image')} can be used", where=spec.data, remedy=why)
