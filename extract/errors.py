@@ -106,5 +106,5 @@ def unknown(kind: str, name: str, known: Iterable[str], error: type[OffshelfErro
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" (nearest: {nearest[0]!r})" if nearest else ""
-    listed = f"Known: {', '.join(names)}" if len(names) <= 12 else ""
+    listed = f"Known: {', '.join(names) or 'none'}" if len(names) <= 12 else ""
     raise error(f"no {kind} {name!r}{hint}", remedy=". ".join(filter(None, (remedy, listed))))

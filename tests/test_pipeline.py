@@ -402,6 +402,11 @@ def test_what_is_wrong_is_one_line_or_one_object(args, said, photos, tmp_path, m
     assert said in f"{error['where']} {error['what']}"
 
 
+@pytest.mark.parametrize("options", [("--alpha", 1), ("--answer-accuracy", 2), ("--hold-out", 0.9), ("--hold-out", 0)])
+def test_a_share_out_of_range_is_told_by_the_option_that_was_typed(options):
+    assert f"Invalid value for '{options[0]}'" in run("fit", "photos", *options, code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -424,9 +429,6 @@ def test_what_is_wrong_is_one_line_or_one_object(args, said, photos, tmp_path, m
         (("--labels", "none.csv"), "cannot read the labels"),
         (("--labels", "broken.csv"), "3 cells where two belong"),
         (("--labels", "lonely.csv"), "fewer than 2 training images of 'lonely'"),
-        (("--alpha", "1"), "alpha=1.0"),
-        (("--answer-accuracy", "2"), "answer_accuracy=2.0"),
-        (("--hold-out", "0.9"), "hold_out=0.9"),
         (("--out", "taken"), "is not a run of ours"),
     ],
 )

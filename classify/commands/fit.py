@@ -16,6 +16,8 @@ from extract.errors import OptionError
 from extract.spec import EngineSpec
 from extract.terminal import print_json, progress_bar
 
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
 
 @click.command(cls=FitCommand)
 @click.argument("features")
@@ -53,9 +55,14 @@ from extract.terminal import print_json, progress_bar
     is_flag=True,
     help="Images have several labels: cat|dog names them, - says none of them, an empty cell says unknown.",
 )
-@click.option("--hold-out", type=float, default=0.2, help="Share held out as a test where DATA names no test images.")
-@click.option("--alpha", type=float, default=0.1, help="Share of prediction sets that may miss the truth.")
-@click.option("--answer-accuracy", type=float, help="Abstain where answers would not be right as often as this: 0.95.")
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.2,
+    help="Share held out as a test where DATA names no test images.",
+)
+@click.option("--alpha", type=SHARE, default=0.1, help="Share of prediction sets that may miss the truth.")
+@click.option("--answer-accuracy", type=SHARE, help="Abstain where answers would not be right as often as this: 0.95.")
 @shared_options("data")
 @root_option
 @shared_options("seed", "device")
