@@ -68,11 +68,14 @@ def open_for_fit(spec: FitSpec) -> FeatureSet:
     return features
 
 
-def read_inputs(spec: FitSpec, features: FeatureSet, progress: Progress) -> Inputs:
-    """Find what is there twice, split, and make the folds that all configurations share."""
+def read_inputs(spec: FitSpec, features: FeatureSet, progress: Progress, alike: str = "") -> Inputs:
+    """Find what is there twice, split, and make the folds that all configurations share.
+
+    Images are near-duplicates by the tap `alike`, by default the deepest.
+    """
     dims, head = layers_of(spec, features), find_head(spec.head, spec.params)
     images, notes = open_images(features, spec.data, spec.root)
-    twins, near = look_for_duplicates(spec, features, list(dims)[-1], images, progress)
+    twins, near = look_for_duplicates(spec, features, alike or list(dims)[-1], images, progress)
     data = read_dataset(
         features, labels=spec.labels, group=spec.group, hold_out=spec.hold_out, seed=spec.seed, near=near
     )

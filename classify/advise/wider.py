@@ -86,7 +86,8 @@ class Wider:
         done = extract(self.asked, self.watch)
         known: dict[str, Any] = {"features": done["features"], "cache": self.asked.cache, "layers": ()}
         self.spec = replace(self.spec, **known, strategy=LINEAR, tune=TuneSpec(), min_gain=FitSpec.min_gain)
-        self.inputs = read_inputs(self.spec, open_for_fit(self.spec), self.watch)
+        deepest = list(self.first.dims)[-1]  # by which the folds were made
+        self.inputs = read_inputs(self.spec, open_for_fit(self.spec), self.watch, deepest)
         _check_alike(self.first, self.inputs)
         self.probe = fit_probe(self.spec, self.inputs, self.watch)
         return replace(answers_of(self.probe), seconds=round(time.perf_counter() - began, 3))

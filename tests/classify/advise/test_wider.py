@@ -13,6 +13,7 @@ from classify.advise.wider import Wider, answers_of, foresee
 from classify.bundle import read_bundle
 from classify.finetune.images import find_source
 from classify.fit import fit
+from classify.hygiene import find_duplicates
 from classify.inputs import open_for_fit, read_inputs
 from classify.linear import fit_probe
 from classify.spec import FitSpec
@@ -69,9 +70,9 @@ Begun = Callable[..., tuple[Wider, Answers]]
 
 @pytest.fixture
 def begun(root: Path) -> Begun:
-    def begin(**changes) -> tuple[Wider, Answers]:
+    def begin(name: str = "spots", **changes) -> tuple[Wider, Answers]:
         known = {"cv": 3, "jobs": 1, "duplicates": "off", "device": "cpu", "strategy": "auto"}
-        spec = FitSpec("spots", cache=root / "cache", **known | changes)
+        spec = FitSpec(name, cache=root / "cache", **known | changes)
         inputs = read_inputs(spec, open_for_fit(spec), Silent())
         source = find_source(inputs.features, np.arange(len(inputs.features)), None, None)
         probe = fit_probe(spec, inputs, Silent())
@@ -103,6 +104,21 @@ def test_where_layers_were_named_these_and_the_one_more_are_chosen_from(begun):
     wider, _ = begun(layers=("penultimate",))
     wider.train()
     assert list(wider.inputs.dims) == [TAP, "penultimate"]
+
+
+def test_near_duplicates_are_found_by_the_layer_that_the_folds_were_made_by(begun, root, monkeypatch):
+    extract(spots(root, taps=("layer1",), name="early"))
+    seen = []
+
+    def noted(features, layer, *known, **more):
+        seen.append(layer)
+        return find_duplicates(features, layer, *known, **more)
+
+    monkeypatch.setattr("classify.inputs.find_duplicates", noted)
+    wider, _ = begun(name="early", duplicates="always")
+    wider.train()
+    assert list(wider.inputs.dims) == ["layer1", TAP]
+    assert seen == ["layer1", "layer1"]
 
 
 def test_other_folds_than_those_of_the_probe_are_refused(begun):
