@@ -22,6 +22,7 @@ from extract.errors import BundleError, first_line
 
 SUFFIX = ".zip"
 NAMES = (MANIFEST, *FILES, *OPTIONAL)
+COPY = "Copy it again, or make it anew: pipeline.py export RUN -o FILE.zip --format zip"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The time of every member, the first that a zip can tell: equal bundles make equal archives."""
 
@@ -100,7 +101,7 @@ def unpack(path: Path, folder: Path) -> None:
                     _write_member(archive, member, folder / member.filename)
     except WRONG as error:
         said = first_line(error)
-        raise BundleError(f"not a bundle of ours: {said}", where=str(path), remedy=AGAIN) from error
+        raise BundleError(f"not a bundle of ours: {said}", where=str(path), remedy=COPY) from error
     except OSError as error:
         raise _not_unpacked(str(path), error) from error
 

@@ -78,20 +78,23 @@ def _row(name: str, node: Node, total: int, ends: list[str]) -> dict[str, Any]:
 
 
 def list_models() -> dict[str, Any]:
-    """List every network by kind, with size, cost, ImageNet accuracy of the default weights, and names of weights."""
+    """List every network by kind, with size, cost, ImageNet accuracy of the default weights, and names of weights.
+
+    Those that are on this machine are `local`.
+    """
     kinds = (KINDS["builtin"], KINDS["torchvision"])
     return {"models": [_model(kind, name) for kind in kinds for name in kind.names()]}
 
 
 def _model(kind: Kind, name: str) -> dict[str, Any]:
-    listed, local = kind.listing(name), kind.local(name)
+    listed = kind.listing(name)
     return {
         "model": listed.name,
         "parameters": listed.parameters,
         "giga_ops": listed.giga_ops,
         "top1": listed.top1,
-        "weights": [f"{weights} *" if weights in local else weights for weights in listed.weights],
-        "local": bool(local),
+        "weights": list(listed.weights),
+        "local": sorted(kind.local(name)),
     }
 
 

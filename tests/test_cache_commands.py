@@ -186,7 +186,7 @@ def test_on_a_terminal_it_asks_first(folder, answer, code):
         os.close(end)
     assert done.returncode == code
     assert f"Remove {folder.name} (" in done.stderr
-    assert folder.index.exists() == (done.stdout == "") == (answer == b"n\n")
+    assert folder.index.exists() == ("error" in json.loads(done.stdout)) == (answer == b"n\n")
 
 
 def test_features_are_copied_for_other_programs(folder, tmp_path):

@@ -306,6 +306,10 @@ def test_bad_images_are_told_and_counted(photos, tmp_path):
     assert row == {"id": "a/bad.jpg", "status": "empty", "reason": "no bytes"}
 
 
+def test_a_dry_run_has_nothing_to_trace(photos, tmp_path):
+    assert "--profile" in run("extract", photos, "--dry-run", "--profile", tmp_path / "trace.json", code=2).stderr
+
+
 def test_images_that_are_all_bad_are_an_error_and_kept_as_rows(tmp_path):
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "bad.jpg").write_bytes(b"")
@@ -486,9 +490,11 @@ def test_layers_are_listed_with_their_cost():
 
 def test_models_are_listed_with_their_weights():
     done = {model["model"]: model for model in run_json("models")["models"]}
-    assert done["builtin:cifar_resnet14"]["local"]
+    assert done["builtin:cifar_resnet14"]["weights"] == done["builtin:cifar_resnet14"]["local"] == ["CIFAR10"]
     assert done["resnet50"]["parameters"] == 25_557_032
-    assert "mobilenet_v3_large" in run("models").stdout
+    said = run("models").stdout
+    assert "mobilenet_v3_large" in said
+    assert "CIFAR10 *" in said
 
 
 def test_the_cache_is_listed(fitted):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from extract.console import CONTEXT, as_json, cache_option
-from extract.errors import StoreError
+from extract.errors import OptionError, StoreError
 from extract.summaries import echo_committed, echo_garbage, echo_info, echo_inventory, echo_removed, echo_verified
 from extract.terminal import count, print_json, progress_bar, size
 
@@ -132,7 +132,8 @@ def cache_rm(features: tuple[str, ...], every: bool, yes: bool, cache: Path, as_
     chosen = choose_to_remove(features, cache, every=every)
     if not yes and sys.stdin.isatty():
         names = ", ".join(folder.name for folder in chosen)
-        click.confirm(f"Remove {names} ({size(size_of(chosen))})?", abort=True, err=True)
+        if not click.confirm(f"Remove {names} ({size(size_of(chosen))})?", err=True):
+            raise OptionError("nothing was removed", remedy="Answer y, or do not be asked: --yes")
     done = remove(chosen)
     print_json(done) if as_json else echo_removed(done)
 

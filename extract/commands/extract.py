@@ -125,6 +125,8 @@ def extract(data: str, **options: Any) -> None:
     from extract.run import dry_run
     from extract.run import extract as run
 
+    if options["dry_run"] and options["profile"]:
+        raise click.UsageError("--dry-run computes nothing that --profile could trace.")
     spec = _extract_spec(data, options)
     with stoppable(click.get_current_context()), progress_bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)

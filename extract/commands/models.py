@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -54,10 +55,14 @@ def models(as_json: bool) -> None:
         print_json(found)
         return
     rows = [
-        [m["model"], f"{m['parameters'] / 1e6:.1f} M", f"{m['giga_ops']:.2f}", m["top1"] or "", ", ".join(m["weights"])]
+        [m["model"], f"{m['parameters'] / 1e6:.1f} M", f"{m['giga_ops']:.2f}", m["top1"] or "", _weights(m)]
         for m in found["models"]
     ]
     print_table(["model", "parameters", "GMAC", "ImageNet top-1 %", "weights (* on this machine)"], rows)
+
+
+def _weights(model: dict[str, Any]) -> str:
+    return ", ".join(f"{name} *" if name in model["local"] else name for name in model["weights"])
 
 
 @click.command()
