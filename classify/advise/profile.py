@@ -127,8 +127,8 @@ def make_profile(
             TapScore(name, dims, *_scores(y, mine, theirs, resamples, metric))
             for (name, dims), mine, theirs in zip(taps, trained, fresh, strict=True)
         ),
-        drop=drop | {"layer": names[at]},
-        gain=gain | {"layer": names[where]},
+        drop=_possible(drop) | {"layer": names[at]},
+        gain=_possible(gain) | {"layer": names[where]},
         peak=names[one_standard_error(trained, y, resamples, metric, range(len(names)))],
         n=len(y),
         metric=metric,
@@ -153,6 +153,11 @@ def largest(values: np.ndarray, draws: np.ndarray, widening: float = 1.0) -> tup
     high = float((values + np.quantile(off, 0.975, axis=1)).max())
     value = float(values[at])
     return {"value": value, "low": min(low, value), "high": max(high, value)}, at
+
+
+def _possible(found: Interval) -> Interval:
+    """Bound the ends by what shares can differ by: those of few images, widened for a choice, go beyond."""
+    return found | {"low": max(-1.0, found["low"]), "high": min(1.0, found["high"])}
 
 
 def _scores(
