@@ -39,7 +39,7 @@ IF_MORE = {
 }
 IF_TRAINED = "a test on new images that does not show what the training gained"
 IF_UNCLEAR = "more images, enough to tell the case"
-IF_UNMEASURED = "its images at hand and time enough, as the layers can be measured then"
+IF_UNMEASURED = "a measurement of its layers, for which the notes say what is missing"
 IF_OTHERS = "images or classes of another kind than these"
 
 

@@ -52,8 +52,8 @@ def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
     try:
         source = images_of(spec, inputs)
     except FitError as error:
-        said = f"{error.what}. {error.remedy}"
-        return Seen(None, None, diagnose(spec, inputs, None, watch), dict.fromkeys(RUNGS, NO_IMAGES), [said])
+        barred = dict.fromkeys(RUNGS, NO_IMAGES)
+        return Seen(None, None, diagnose(spec, inputs, None, watch), barred, [_mendable(error)])
     profile, notes = _profile(spec, inputs, source, clock, watch)
     useless = profile is not None and profile.similarity == USELESS
     barred = {} if useless else {"scratch": NOT_USELESS}
@@ -85,5 +85,10 @@ def _profile(
     except Interrupted:
         raise
     except OffshelfError as error:  # a fit without it is still one
-        return None, [f"no depth profile: {error.what}"]
-    return profile, [] if profile else [f"no depth profile: {room_s:.0f} s are enough for {n} images only"]
+        return None, [f"no depth profile: {_mendable(error)}"]
+    return profile, [] if profile else [f"no depth profile: {room_s:.1f} s are enough for {n} images only"]
+
+
+def _mendable(error: OffshelfError) -> str:
+    """Say what is wrong, and what to do about it."""
+    return f"{error.what}. {error.remedy}" if error.remedy else error.what

@@ -95,7 +95,7 @@ class BudgetTrainer:
         tune = replace(self._tune(CHEAPEST), folds=1)
         maps_s = self._maps_s(CHEAPEST, tune)
         if maps_s > room_s:
-            return f"its maps alone would take about {maps_s:.0f} s, and {room_s:.0f} s are allowed"
+            return f"its maps alone would take about {maps_s:.1f} s, and {room_s:.1f} s are allowed"
         with self._bench(CHEAPEST, tune) as (bench, ground):
             room_s -= self.clock() - began
             pace = self._pace(bench, ground)  # the rung itself needs it, too: no price of the measurement

@@ -183,7 +183,7 @@ def test_without_time_there_is_no_profile_and_a_note_says_how_far_it_would_have_
     seen = look(spec, inputs, Left(0.0), Silent())
     assert seen.profile is None
     assert seen.source is not None
-    assert seen.notes == ["no depth profile: 0 s are enough for 0 images only"]
+    assert seen.notes == ["no depth profile: 0.0 s are enough for 0 images only"]
     assert seen.barred == {"scratch": NOT_USELESS}
 
 
@@ -194,6 +194,7 @@ def test_features_of_one_stage_alone_have_no_profile_and_an_advice_all_the_same(
     seen = look(spec, inputs, Left(600.0), Silent())
     assert seen.profile is None
     assert "the first stage" in seen.notes[0]
+    assert "--layer penultimate" in seen.notes[0]
 
 
 def test_the_command_prints_the_advice_and_as_json_the_same(root, monkeypatch, advice):

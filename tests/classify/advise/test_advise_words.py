@@ -213,7 +213,7 @@ def test_what_was_not_measured_is_said():
 
 def test_what_would_change_the_answer_depends_on_what_it_is():
     assert "enough to tell the case" in changes_when(sample.advice("unclear"))
-    assert "the layers can be measured then" in changes_when(sample.advice("unclear", depth_profile=None))
+    assert "a measurement of its layers" in changes_when(sample.advice("unclear", depth_profile=None))
     assert "pays more the more there are" in changes_when(sample.advice(size="small"))
     assert "another network" in changes_when(sample.advice(size="large"))
     assert "does not show what the training gained" in changes_when(sample.advice(strategy="full"))

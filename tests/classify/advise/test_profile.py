@@ -133,7 +133,9 @@ def plain_largest(values: np.ndarray, draws: np.ndarray) -> dict[str, float]:
 def test_no_interval_says_more_than_shares_can_differ_by():
     y = np.arange(6) % 3
     trained = np.where(np.arange(6) < np.array([[1], [3], [6]]), y, (y + 1) % 3)
-    found = make_profile(TAPS[:3], y, trained, (y + 1) % 3 + np.zeros((3, 1), int), draw_resamples(6, None, 0), "accuracy")
+    found = make_profile(
+        TAPS[:3], y, trained, (y + 1) % 3 + np.zeros((3, 1), int), draw_resamples(6, None, 0), "accuracy"
+    )
     assert found.drop["value"] == -0.5
     assert found.drop["low"] == -1
     assert found.gain["value"] == found.gain["high"] == 1
