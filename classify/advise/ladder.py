@@ -124,7 +124,7 @@ class Ladder:
         if isinstance(found, str):
             return {"measurement": {"reason": found}}
         over = self.compare(found, self.answers[self.base])
-        self.measured[CHEAP] = _measured(over)
+        self.measured[CHEAP] = self._measured(over, found)
         told = {"gain": _interval(over), "n": len(found.at), "seconds": found.seconds, "settings": found.settings}
         return {"measurement": told}
 
@@ -148,8 +148,7 @@ class Ladder:
     def _unshown(self, rung: str, n_folds: int) -> str:
         """Say why images held out in so few folds would not show even a gain that is there; "" where they may."""
         at = np.concatenate([test for _, test in self.task.folds[:n_folds]])
-        groups = self._groups(at)
-        n_groups = len(at) if groups is None else len(np.unique(groups))
+        n_groups = self._n_alone(at)
         p = self.predict(rung).above(max(self.min_gain, least_shown(len(at), n_groups)))
         held_out = f"{len(at)} images held out" + (", all of one group," if n_groups == 1 else "")
         return f"{held_out} would hardly show that it gains: with a probability of {p:.0%}" if p < WORTH else ""
@@ -165,7 +164,7 @@ class Ladder:
         if accepted:
             self.best, self.answers[rung] = rung, answers
         if rung != TAPS:
-            self.measured[rung] = _measured(self.compare(answers, self.answers[self.base]))
+            self.measured[rung] = self._measured(self.compare(answers, self.answers[self.base]), answers)
         elif accepted:
             self.base, self.error = rung, 1 - self._value(answers)["value"]
         verdict = "surely above 0" if accepted else "perhaps none"
@@ -183,6 +182,14 @@ class Ladder:
 
     def _groups(self, at: np.ndarray) -> np.ndarray | None:
         return None if self.task.groups is None else self.task.groups[at]
+
+    def _measured(self, over: Comparison, answers: Answers) -> Measured:
+        return Measured.on(over.mean, _error(over), self._n_alone(answers.at))
+
+    def _n_alone(self, at: np.ndarray) -> int:
+        """Count what stands alone among some images: these, or their groups."""
+        groups = self._groups(at)
+        return len(at) if groups is None else len(np.unique(groups))
 
     def _value(self, answers: Answers) -> dict[str, float]:
         resamples = draw_resamples(len(answers.at), self._groups(answers.at), self.task.seed)
@@ -205,7 +212,7 @@ def chance(over: Comparison, share: float) -> float:
     normal about that of a share f, with sd s sqrt(1 - f), and has to be above 1.96 s sqrt(f), s its error so far.
     Giving up by it makes no gain look surer than it is.
     """
-    error = _measured(over).error
+    error = _error(over)
     if error == 0 or share >= 1:
         return float(over.low > 0)
     needed = Z95 * error * math.sqrt(share)
@@ -231,8 +238,9 @@ def _row(rung: str, trainer: Trainer, **said: Any) -> Row:
     return told | unknown | {"settings": None, "command": trainer.command(rung)} | said
 
 
-def _measured(over: Comparison) -> Measured:
-    return Measured(over.mean, (over.high - over.low) / (2 * Z95))
+def _error(over: Comparison) -> float:
+    """Return the standard error that an interval has."""
+    return (over.high - over.low) / (2 * Z95)
 
 
 def _interval(over: Comparison) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.prior import Prediction
+from classify.advise.prior import NARROWEST, Prediction
 from classify.advise.profile import Profile, largest
 from classify.advise.rungs import Answers, Foreseen, Offer
 from classify.evaluate import Z95, draw_resamples, values_of
@@ -30,8 +30,6 @@ from extract.progress import Watch
 from extract.run import dry_run, extract
 
 SUFFIX = "-taps"
-LEAST_SD = 1e-6
-"""Of a gain: answers that are all alike have no spread."""
 
 
 def answers_of(probe: Probe) -> Answers:
@@ -56,7 +54,7 @@ def foresee(profile: Profile, had: Sequence[str], task: Task, probe: Answers) ->
     resamples = draw_resamples(len(at), None if task.groups is None else task.groups[at], task.seed)
     values, draws = values_of(task.y[at], codes)[task.metric], drawn(codes, task.y[at], resamples, task.metric)
     gain, best = largest(values[:-1] - values[-1], draws[:-1] - draws[-1], resamples.widening)
-    sd = max(LEAST_SD, (gain["high"] - gain["low"]) / (2 * Z95))
+    sd = max(NARROWEST, (gain["high"] - gain["low"]) / (2 * Z95))
     return Foreseen(profile.taps[more[best]].layer, Prediction(gain["value"], sd, 1 - float(values[-1])))
 
 

@@ -77,6 +77,22 @@ def test_what_was_measured_itself_is_held_against_the_prior_and_how_ways_differ(
     assert found.above(0.01) < 0.2 < predict(error, [seen], transfer_sd=FAR_SD).above(0.01)
 
 
+@given(ERRORS, st.floats(-0.3, 0.3), st.sampled_from([TRANSFER_SD, FAR_SD]))
+def test_what_was_measured_without_an_error_is_known_for_sure(error, gain, transfer_sd):
+    found = predict(error, [Measured(gain, 0.0)], transfer_sd=transfer_sd, asked=0)
+    assert found.mean == pytest.approx(gain, abs=1e-9)
+    assert 0 < found.sd < 1e-5
+    assert all(np.isfinite(value) for value in found.as_dict(0.01).values())
+
+
+def test_that_few_images_are_answered_alike_leaves_doubt():
+    n, found = 4, Measured.on(0.0, 0.0, 4)
+    gained, lost = 1 / (n + 2), 1 / (n + 2)
+    assert found.error == pytest.approx(np.sqrt((gained + lost - (gained - lost) ** 2) / (n + 2)))
+    assert Measured.on(0.1, 0.05, 100) == Measured(0.1, 0.05)
+    assert predict(0.3, [found], asked=0).above(0.01) > 0.2
+
+
 @given(ERRORS, MEASURED)
 def test_probabilities_fall_with_the_gain_and_means_lie_within_the_interval_of_what_can_be(error, measured):
     found = predict(error, measured)
