@@ -18,9 +18,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from torch import Tensor
 
@@ -36,6 +35,9 @@ from extract.store import files
 from extract.store.folders import GOLDEN
 from extract.store.golden import KIND, of_another_recipe, read_golden
 from extract.store.sealed import Attributes, seal
+
+if TYPE_CHECKING:
+    import h5py
 
 HERE = Path(__file__).parent
 NAMES = ("exif-orientation.jpg", "sixteen-bits.png", "palette.png", "cmyk.jpg", "alpha.webp")
@@ -233,7 +235,7 @@ def _taps(extractor: Extractor) -> list[str]:
 
 
 def _sealed(rows: Mapping[str, np.ndarray], extractor: Extractor) -> bytes:
-    def fill(file: h5py.File) -> None:
+    def fill(file: "h5py.File") -> None:
         for tap, values in rows.items():
             file.create_dataset(f"layers/{tap}", data=values)
 

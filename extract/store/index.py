@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from extract.errors import StoreError
@@ -28,6 +27,9 @@ from extract.store.sealed import Attributes, seal
 from extract.store.shards import Shard
 from extract.store.texts import text_array
 from extract.store.whole import same_content
+
+if TYPE_CHECKING:
+    import h5py
 
 KIND = "index"
 FORMAT, FORMAT_VERSION = "offshelf-features", 3
@@ -126,7 +128,7 @@ def write_index(
     table = make_table(entries, shards)
     used = sorted({int(number) for number in table.shard if number >= 0})
 
-    def fill(file: h5py.File) -> None:
+    def fill(file: "h5py.File") -> None:
         write_records(file, [entry.record for entry in entries])
         content = [NOTHING if isinstance(entry.content, Failure) else entry.content for entry in entries]
         file.create_dataset("sha256", data=np.frombuffer(b"".join(content), np.uint8).reshape(-1, 32))
@@ -189,7 +191,7 @@ def _is_shape(shape: Shape, tap: Tap) -> bool:
     )
 
 
-def _shards(file: h5py.File, shards: Sequence[Shard]) -> None:
+def _shards(file: "h5py.File", shards: Sequence[Shard]) -> None:
     file.create_dataset("shards/name", data=text_array([shard.name for shard in shards]))
     file.create_dataset("shards/sha256", data=text_array([shard.sha256 for shard in shards]))
     file.create_dataset("shards/bytes", data=np.array([shard.n_bytes for shard in shards], np.int64))
@@ -205,7 +207,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def write_records(file: h5py.File, records: Sequence[Record]) -> None:
+def write_records(file: "h5py.File", records: Sequence[Record]) -> None:
     """Write what is known of images but for their content: ids, labels, splits and groups, an entry for each."""
     names = sorted({record.label for record in records if record.label is not None})
     number = {name: i for i, name in enumerate(names)}
@@ -217,11 +219,13 @@ def write_records(file: h5py.File, records: Sequence[Record]) -> None:
     file.create_dataset("groups", data=text_array([record.group or "" for record in records]))
 
 
-def _virtual(file: h5py.File, name: str, table: Table, shards: Sequence[Shard], shape: Shape, dtype: str) -> None:
+def _virtual(file: "h5py.File", name: str, table: Table, shards: Sequence[Shard], shape: Shape, dtype: str) -> None:
     """Show one layer as a single array (N, *shape) over the shards; rows that lie in none read as NaN.
 
     By HDF5's own calls: h5py's VirtualLayout takes 7 times as long, minutes where 100,000 rows lie scattered.
     """
+    import h5py
+
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_fill_value(np.array(np.nan, dtype))
     layout.set_obj_track_times(False)

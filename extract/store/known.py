@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from extract.errors import StoreError
@@ -19,6 +19,9 @@ from extract.store import files
 from extract.store.sealed import open_sealed, read_part, seal
 from extract.store.texts import text_array, texts_of
 from extract.store.whole import same_content
+
+if TYPE_CHECKING:
+    import h5py
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ def write_known(path: Path, by_id: Mapping[str, tuple[Signature, bytes]]) -> Non
     """Write what is known in place of the file before, unless that says the same."""
     ids = sorted(by_id)
 
-    def fill(file: h5py.File) -> None:
+    def fill(file: "h5py.File") -> None:
         file.create_dataset("ids", data=text_array(ids))
         file.create_dataset("signatures", data=np.array([by_id[i][0] for i in ids], np.int64).reshape(-1, FIELDS))
         contents = b"".join(by_id[i][1] for i in ids)

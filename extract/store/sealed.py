@@ -19,14 +19,16 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import h5py
 import numpy as np
 
 from extract.errors import StoreError
 from extract.store.damages import AGAIN, damaged, not_recorded, other_version, unreadable
 from extract.store.texts import storable
+
+if TYPE_CHECKING:
+    import h5py
 
 BLOCK_BYTES = 512
 """The smallest user block that HDF5 allows."""
@@ -72,12 +74,14 @@ class Table:
     parts: dict[str, Part]
 
 
-def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -> tuple[str, bytes]:
+def seal(kind: str, attributes: Attributes, fill: Callable[["h5py.File"], None]) -> tuple[str, bytes]:
     """Build a sealed file in memory: its SHA-256 in hex, and its bytes.
 
     `fill` creates the datasets, contiguous or virtual. (h5py that meets a full disk crashes the process at exit, and
     what it appends to is lost to a kill; so it never writes to a disk here.)
     """
+    import h5py  # to write alone: bundles answer without it
+
     name = secrets.token_hex(8)  # two files of one name would be one file to HDF5
     with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         for attribute, value in attributes.items():
@@ -94,12 +98,14 @@ def seal(kind: str, attributes: Attributes, fill: Callable[[h5py.File], None]) -
     return digest, b"".join([_block(kind, digest, sum(map(len, body))), *body])  # each copy of 64 MiB costs 30 ms
 
 
-def _parts(file: h5py.File, image: bytes) -> dict[str, Any]:
+def _parts(file: "h5py.File", image: bytes) -> dict[str, Any]:
     """Say of every dataset that lies in the image where it does."""
+    import h5py
+
     parts: dict[str, Any] = {}
     view = memoryview(image)
 
-    def note(name: str, found: h5py.Dataset | h5py.Group) -> None:
+    def note(name: str, found: "h5py.Dataset | h5py.Group") -> None:
         if not isinstance(found, h5py.Dataset) or found.is_virtual:
             return
         start = found.id.get_offset() or 0

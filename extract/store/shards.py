@@ -8,8 +8,8 @@ text. They are contiguous and uncompressed, so that rows can be mapped from the 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from extract.errors import StoreError
@@ -19,6 +19,9 @@ from extract.store.damages import REPAIR, damaged, other_version
 from extract.store.sealed import Attributes, Table, listed, open_sealed, parse, read_part, seal
 from extract.store.texts import text_array
 from extract.store.whole import damage
+
+if TYPE_CHECKING:
+    import h5py
 
 KIND, FORMAT_VERSION = "shard", 1
 NAME_DIGITS = 32
@@ -68,7 +71,7 @@ def write_shard(folder: Path, rows: Rows, key: str, writer: str = "") -> str:
     `writer` says in JSON what computed them; equal rows of one writer make equal files.
     """
 
-    def fill(file: h5py.File) -> None:
+    def fill(file: "h5py.File") -> None:
         for name, values in rows.layers.items():
             file.create_dataset(f"layers/{name}", data=values)
         file.create_dataset("sha256", data=rows.digests)

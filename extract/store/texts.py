@@ -1,6 +1,5 @@
 """Text as HDF5 stores it, that need not be UTF-8: a path may be any bytes."""
 
-import h5py
 import numpy as np
 
 
@@ -13,6 +12,8 @@ def storable(value: str | int) -> str | int | bytes:
 
 def text_array(texts: list[str]) -> np.ndarray:
     """Text as UTF-8 of fixed length, which lies with the data; names that are no UTF-8 keep their bytes."""
+    import h5py  # to write alone: bundles answer without it
+
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
     length = max((len(text) for text in encoded), default=0)
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, length)))

@@ -39,6 +39,7 @@ def test_a_batch_of_pixels_is_taken_apart():
         ([], "no images"),
         (7, "one object of type int instead of several"),
         (np.array("a.png"), "instead of several"),
+        ("a.png", "one object of type str instead of several"),
         (csr_array(np.eye(3)), "a sparse matrix"),
     ],
 )
