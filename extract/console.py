@@ -24,12 +24,21 @@ GRACE_S = 4.0
 JSON, STOPPED = "offshelf.json", "offshelf.stopped"
 
 
-class Commands(click.Group):
-    """Turns our errors into one line on stderr, or one JSON object on stdout, and exit code 1."""
+class Listing(click.Group):
+    """Lists its commands in the order of the file, which is that of the work."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Keep the order of the file, which is that of the work."""
+        """Name the commands in their order."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say what each command does in its whole first sentence, which click would cut at the end of the line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(sys.maxsize)) for name, each in self.commands.items()])
+
+
+class Commands(Listing):
+    """Turns our errors into one line on stderr, or one JSON object on stdout, and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

@@ -77,7 +77,8 @@ def echo_inventory(found: dict[str, Any]) -> None:
     else:
         click.echo(f"No feature sets in {found['cache']}.", err=True)
     for each in found["unfinished"]:
-        click.echo(f"Unfinished: {each['features']}: {size(each['bytes'])}; run its extract again", err=True)
+        remedy = "run its extract again, or cache commit behind its parts"
+        click.echo(f"Unfinished: {each['features']}: {size(each['bytes'])}; {remedy}", err=True)
     for each in found["damaged"]:
         click.echo(f"Damaged: {each['path']}: {each['what']}", err=True)
 

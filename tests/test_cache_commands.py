@@ -118,6 +118,7 @@ def test_the_list_shows_sizes_and_ages_and_what_is_wrong(folder):
     assert row.split()[-1] == "s"
     said = cache(root, "ls")
     assert "Unfinished: begun/" in said
+    assert "cache commit" in said
     assert "Damaged: " in said
     assert "No feature sets in" in cache(root / "none", "ls")
 

@@ -63,6 +63,13 @@ def test_help_answers_without_the_heavy_imports():
     assert found.stdout.strip() == "set()"
 
 
+@pytest.mark.parametrize("group", [(), ("cache",)])
+def test_the_list_of_commands_says_what_each_does_in_whole_sentences(group):
+    said = CliRunner().invoke(pipeline.main, [*group, "--help"]).output.partition("Commands:")[2]
+    assert said.count(".\n") == len((pipeline.cache if group else pipeline.main).commands)
+    assert "..." not in said
+
+
 def test_the_library_never_prints(fitted, capfd):
     assert capfd.readouterr().out == ""
 

@@ -30,6 +30,8 @@ from extract.progress import Watch
 from extract.run import dry_run, extract
 
 SUFFIX = "-taps"
+FIXED = 1 << 18
+"""So many numbers, rows times columns, take a probe as long as all that does not depend on them (2 cores)."""
 
 
 def answers_of(probe: Probe) -> Answers:
@@ -74,8 +76,9 @@ class Wider:
 
     def offer(self, left_s: float) -> Offer:
         """Say what it takes, by a short probe of the extraction and by what the first probe took."""
-        plan, had = dry_run(self.asked, self.watch), sum(self.first.dims.values())
-        seconds = plan["estimated_s"] + self.probe.seconds * (had + math.prod(plan["layers"][self.tap])) / had
+        plan = dry_run(self.asked, self.watch)
+        n, had, more = len(self.first.task.y), sum(self.first.dims.values()), math.prod(plan["layers"][self.tap])
+        seconds = plan["estimated_s"] + self.probe.seconds * (n * (had + more) + FIXED) / (n * had + FIXED)
         return Offer(seconds, seconds <= left_s, TuneSpec(folds=len(self.first.task.folds)))
 
     def train(self) -> Answers:

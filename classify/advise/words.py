@@ -15,6 +15,10 @@ from classify.tuning import LINEAR
 Advice = Mapping[str, Any]
 Row = Mapping[str, Any]
 
+EASY = 0.98
+"""What random weights reach where images leave the learned ones hardly room to be better."""
+NO_CHANCE = 0.0005
+"""What would be written as a chance of 0.0 %."""
 TIMES = (
     "With twice as many training images the linear classifier would reach {name} of about {about}",
     "with four times as many about {about}",
@@ -104,7 +108,12 @@ def _help(profile: Row) -> str:
 def _no_help(profile: Row) -> str:
     gain = profile["gain"]
     lost = differs(gain, "lower", "higher")
-    return f"no layer is surely worse: {layer(gain['layer'])}, which loses most by them, is {lost}"
+    said = f"no layer is surely worse: {layer(gain['layer'])}, which loses most by them, is {lost}"
+    best = max(profile["taps"], key=lambda tap: tap["random"]["value"])
+    if best["random"]["value"] < EASY:
+        return said
+    reached = f"{layer(best['layer'])} reaches {interval(best['random'])} with them"
+    return f"{said}; but {reached}, and on images as easy as these little can be told apart"
 
 
 def _advised(advice: Advice) -> str:
@@ -170,6 +179,8 @@ def _untried(advice: Advice) -> str:
     if not rows or advice["recommendation"]["strategy"] != LINEAR:
         return ""
     best = max(rows, key=lambda row: row["predicted"]["p"])
+    if best["predicted"]["p"] < NO_CHANCE:
+        return "None of the ways that were not tried promises anything."
     return f"Of the ways that were not tried, {best['rung']} promises most: it {_expected(best, advice)}."
 
 

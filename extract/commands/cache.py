@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from extract.console import CONTEXT, as_json, cache_option
+from extract.console import CONTEXT, Listing, as_json, cache_option
 from extract.errors import OptionError, StoreError
 from extract.summaries import echo_committed, echo_garbage, echo_info, echo_inventory, echo_removed, echo_verified
 from extract.terminal import count, print_json, progress_bar, size
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Listing, context_settings=CONTEXT)
 def cache() -> None:
     """Look into the feature cache, and after it."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from classify import answering
@@ -161,6 +162,18 @@ def test_who_waits_for_an_answer_before_the_next_path_gets_it(made, cached):
                 writer.write(os.fsencode(f"{following}\n"))
             writer.close()
             assert [answer["status"] for answer in answers] == ["missing"]
+
+
+def test_the_cores_are_left_to_the_network_while_it_answers_and_not_after(made):
+    def n_threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(3, user_api="blas"):
+        before = n_threads()
+        with closing(predict(PredictSpec(str(made / "run")), records_of((str(made / "data"),)), Silent())) as answers:
+            next(answers)
+            assert n_threads() == {1}
+        assert n_threads() == before == {3}
 
 
 def test_all_probabilities_are_those_of_the_head(made):

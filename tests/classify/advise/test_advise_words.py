@@ -126,6 +126,10 @@ def test_the_evidence_compares_the_last_layer_with_the_best_before_it_and_with_r
     assert "random weights in place of the learned ones, on layer4, 39.0 points lower (37.5 to 40.5 lower)" in said
     useless = parts(sample.advice("useless"))["evidence"]
     assert "no layer is surely worse: layer2, which loses most by them, is 0.3 points lower" in useless
+    assert "easy" not in useless
+    easy = sample.advice("useless")
+    easy["depth_profile"]["taps"][1]["random"] = {"value": 0.99, "low": 0.97, "high": 1.0}
+    assert "; but layer2 reaches 99.0 % (97.0 % to 100.0 %) with them, and on images as easy" in parts(easy)["evidence"]
 
 
 @pytest.mark.parametrize("strategy", ADVICE)
@@ -184,6 +188,9 @@ def test_a_short_first_training_says_what_it_gave():
 def test_the_likeliest_of_what_was_left_out_is_named_where_the_network_stays_as_it_is():
     ladder = [sample.linear(), sample.row("tail"), sample.held_back("lp-ft"), sample.row("full", predicted=None)]
     assert "lp-ft promises most" in parts(sample.advice(ladder=ladder))["untried"]
+    for row in ladder:
+        row["predicted"] = row["predicted"] and row["predicted"] | {"p": 0.0004}
+    assert parts(sample.advice(ladder=ladder))["untried"].endswith("promises anything.")
 
 
 def test_only_what_time_held_back_is_promised_for_more_time():

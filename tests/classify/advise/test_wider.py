@@ -9,7 +9,7 @@ from PIL import Image
 
 from classify.advise.profile import Answered, Profile, TapScore
 from classify.advise.rungs import Answers
-from classify.advise.wider import Wider, answers_of, foresee
+from classify.advise.wider import FIXED, Wider, answers_of, foresee
 from classify.bundle import read_bundle
 from classify.finetune.images import find_source
 from classify.fit import fit
@@ -98,6 +98,16 @@ def test_one_more_layer_is_that_of_features_which_were_extracted_with_it(begun, 
     assert plain["layers"] == found.settings["layers"]
     name = open_features("spots-taps", root / "cache").folder
     assert wider.command()[:5] == ["offshelf", "fit", f"spots-taps/{name.name}", "--strategy", "linear"]
+
+
+def test_few_columns_more_of_few_images_take_little_more_than_the_probe_did(begun, monkeypatch):
+    wider, _ = begun()
+    monkeypatch.setattr("classify.advise.wider.dry_run", lambda *_: {"estimated_s": 1.0, "layers": {TAP: [64]}})
+    n, had, took = len(wider.first.task.y), 128, wider.probe.seconds
+    assert wider.offer(1e6).seconds == pytest.approx(1 + took * (n * (had + 64) + FIXED) / (n * had + FIXED))
+    assert 1 + took < wider.offer(1e6).seconds < 1 + 1.1 * took
+    wider.first = replace(wider.first, task=replace(wider.first.task, y=np.zeros(10**7, np.int64)))
+    assert wider.offer(1e6).seconds == pytest.approx(1 + 1.5 * took, rel=1e-3)
 
 
 def test_where_layers_were_named_these_and_the_one_more_are_chosen_from(begun):
