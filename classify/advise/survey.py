@@ -52,8 +52,8 @@ def look(spec: FitSpec, inputs: Inputs, clock: Clock, watch: Watch) -> Seen:
     try:
         source = images_of(spec, inputs)
     except FitError as error:
-        barred = dict.fromkeys(RUNGS, NO_IMAGES)
-        return Seen(None, None, diagnose(spec, inputs, None, watch), barred, [_mendable(error)])
+        seen, notes = diagnose(spec, inputs, None, watch), [_mendable(error)]
+        return Seen(None, None, seen, dict.fromkeys(RUNGS, NO_IMAGES), notes)
     profile, notes = _profile(spec, inputs, source, clock, watch)
     useless = profile is not None and profile.similarity == USELESS
     barred = {} if useless else {"scratch": NOT_USELESS}

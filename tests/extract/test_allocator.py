@@ -1,11 +1,13 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from extract import allocator
 
+ROOT = Path(__file__).parents[2]
 ON_GLIBC = platform.libc_ver()[0] == "glibc"
 
 GROW_AND_FREE = """
@@ -39,11 +41,55 @@ def test_memory_that_is_kept_is_not_fetched_again():
     assert faults("keep") <= 4 * 8192 < 8 * 8192 <= faults("leave")  # as the heap happens to lie, one may not fit
 
 
+HEAPS = """
+import sys
+from threading import Thread
+from extract.allocator import share_heap
+
+if sys.argv[1] == "share":
+    assert share_heap()
+
+def heap_of_a_thread():
+    import ctypes
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype = ctypes.c_void_p
+    found.append(malloc(64))
+
+found, threads = [], [Thread(target=heap_of_a_thread) for _ in range(2)]
+for thread in threads:
+    thread.start()
+    thread.join()
+heap = next(line.split()[0] for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]"))
+low, high = (int(end, 16) for end in heap.split("-"))
+print(all(low <= place < high for place in found))
+"""
+"""Whether what threads allocate lies in the heap of the process."""
+
+
+@pytest.mark.skipif(not ON_GLIBC, reason="another C library")
+@pytest.mark.parametrize(("how", "expected"), [("share", "True"), ("leave", "False")])
+def test_threads_share_the_heap_of_the_process(how, expected):
+    done = subprocess.run([sys.executable, "-c", HEAPS, how], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_a_command_shares_the_heap_before_it_imports_what_starts_threads():
+    say = "import sys; sys.argv[1:] = ['layers', 'builtin', '--json']\n"
+    seen = "from extract import console\nconsole.share_heap = lambda: print('torch' in sys.modules)\n"
+    run = "import pipeline; pipeline.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", say + seen + run], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[0] == "False"
+
+
 @pytest.fixture
 def fresh():
-    allocator.keep_memory.cache_clear()
+    for told in (allocator.share_heap, allocator.keep_memory):
+        told.cache_clear()
     yield
-    allocator.keep_memory.cache_clear()
+    for told in (allocator.share_heap, allocator.keep_memory):
+        told.cache_clear()
 
 
 def test_an_environment_that_says_no_is_heard(fresh, monkeypatch):
