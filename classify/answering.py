@@ -123,27 +123,9 @@ def open_proven(
     sure = spec.compile != "auto" or (bundle.examples is not None and n is not None)
     compiler = spec.compile if sure else "none"
     wanted = ExtractSpec("", batch_size=spec.batch_size, workers=spec.workers, compile=compiler)
-    with (
-        _single_blas(),
-        open_stream(extractor, wanted, Work((), MANY if n is None else n), note=progress.note) as stream,
-    ):
+    with open_stream(extractor, wanted, Work((), MANY if n is None else n), note=progress.note) as stream:
         prove(bundle, stream)
         yield stream
-
-
-@contextmanager
-def _single_blas() -> Iterator[None]:
-    """Leave the cores to the network: threads of BLAS, which wait by spinning, would cost predictions 6 % (2 cores).
-
-    Where bundles answer without scikit-learn there may be no threadpoolctl, which changes no answer.
-    """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def answered(

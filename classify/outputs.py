@@ -30,7 +30,8 @@ def form_of(form: str | None, path: Path | None) -> str:
     """
     said = ENDINGS.get(path.suffix.lower()) if path else None
     if form and said and form != said:
-        raise OptionError(f"the name says {said}, and {form} was asked for", where=str(path), remedy="Change one")
+        remedy = f"Take --format {said}, or a name that ends in .{form}"
+        raise OptionError(f"the name says {said}, and {form} was asked for", where=str(path), remedy=remedy)
     return form or said or CSV
 
 

@@ -7,6 +7,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from extract.allocator import share_heap
+
 if TYPE_CHECKING:
     from extract.features import extract_features
     from extract.transformer import FeatureExtractor
@@ -17,6 +19,7 @@ __all__ = ["FeatureExtractor", "extract_features"]
 # shared with anything else, our own decoding threads included, that wastes most of them: passive waiting turned 58
 # images/s into 350 on two busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+share_heap()  # before NumPy and torch start threads, too
 
 HOMES = {"extract_features": "extract.features", "FeatureExtractor": "extract.transformer"}
 """What the package offers, and where it is defined: imported when asked for, since it imports torch."""

@@ -24,8 +24,8 @@ stays there."""
 def share_heap() -> bool:
     """Let the threads that start from now on share the heap of the process; tell whether that was done.
 
-    It is worth most where there are no others yet: a thread that ends leaves its heap to one that starts, whatever was
-    said meanwhile, and BLAS starts threads as it is imported. It holds, and is done, as `keep_memory` is.
+    Surely so only where there are no others yet: heaps that threads have had are given to those that start, whatever
+    was said meanwhile, and BLAS starts threads as it is imported. It holds, and is done, as `keep_memory` is.
     """
     return _told(SHARED)
 

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from extract.allocator import share_heap
 from extract.errors import Interrupted, OffshelfError
 from extract.spec import available_cores
 
@@ -43,7 +42,6 @@ class Commands(Listing):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        share_heap()  # before anything is imported that starts threads
         try:
             return super().invoke(ctx)
         except Interrupted as error:

@@ -46,7 +46,7 @@ def as_given(images: Any) -> list[Given]:
 def _sequence(images: Any) -> Iterable[Any]:
     if hasattr(images, "tocsr"):
         raise ImageError("a sparse matrix of numbers instead of images", remedy=FORMS)
-    if isinstance(images, str) or not getattr(images, "ndim", 1) or not hasattr(images, "__len__"):
+    if isinstance(images, (str, bytes)) or not getattr(images, "ndim", 1) or not hasattr(images, "__len__"):
         raise ImageError(f"one {_in_words(images)} instead of several", remedy=f"{FORMS}, as a list")
     return images
 

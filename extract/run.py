@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from extract.allocator import share_heap
 from extract.commit import Commits
 from extract.engines import probe
 from extract.errors import ShardsFailed
@@ -106,7 +105,6 @@ def _estimate(job: Job, plan: Plan) -> dict[str, float | None]:
 
 def open_job(spec: ExtractSpec, progress: Progress) -> Job:
     """Open the source and the backbone; their features lie in CACHE/NAME/KEY12."""
-    share_heap()  # before files are read by threads, which leave their heaps to those that run the network
     source = chosen(open_source(spec.data, spec.root), spec.only)
     for note in source.notes:
         progress.note(note)

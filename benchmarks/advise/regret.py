@@ -32,10 +32,7 @@ NOTE = (
     "seconds of all five runs, the probe once. Where other work took more of the machine than a tenth, or where that "
     "was not looked at, seconds are rough, and with them what the budget allowed `auto` to try."
 )
-CHOICES = (
-    "What `auto` found of each cell, what it took, and why: the reasons are those of its report. Those that speak of 4 "
-    "images held out, and perhaps others, are of an earlier build: what so few cannot show is not tried any more."
-)
+CHOICES = "What `auto` found of each cell, what it took, and why: the reasons are those of its report."
 
 
 @dataclass(frozen=True, eq=False)

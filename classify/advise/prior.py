@@ -27,7 +27,7 @@ Guesses of ours. Where the last layers do not suit, training these alone says le
 tail of SqueezeNet came out 24 points below the probe, which took an earlier layer, and the whole network about even.
 """
 NARROWEST = 1e-6
-"""The least standard deviation of a gain that is known for sure: rounding may leave it a variance below 0."""
+"""The least standard deviation of a gain that is known for sure, whose variance rounding may leave below 0."""
 TAIL = 0.025
 """What lies beyond each end of an interval."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.prior import NARROWEST, Prediction
+from classify.advise.prior import Measured, Prediction
 from classify.advise.profile import Profile, largest
 from classify.advise.rungs import Answers, Foreseen, Offer
 from classify.evaluate import Z95, draw_resamples, values_of
@@ -31,7 +31,7 @@ from extract.run import dry_run, extract
 
 SUFFIX = "-taps"
 FIXED = 1 << 18
-"""So many numbers, rows times columns, take a probe as long as all that does not depend on them (2 cores)."""
+"""Rows times columns that take a probe as long as all that does not depend on them (two cores)."""
 
 
 def answers_of(probe: Probe) -> Answers:
@@ -56,8 +56,8 @@ def foresee(profile: Profile, had: Sequence[str], task: Task, probe: Answers) ->
     resamples = draw_resamples(len(at), None if task.groups is None else task.groups[at], task.seed)
     values, draws = values_of(task.y[at], codes)[task.metric], drawn(codes, task.y[at], resamples, task.metric)
     gain, best = largest(values[:-1] - values[-1], draws[:-1] - draws[-1], resamples.widening)
-    sd = max(NARROWEST, (gain["high"] - gain["low"]) / (2 * Z95))
-    return Foreseen(profile.taps[more[best]].layer, Prediction(gain["value"], sd, 1 - float(values[-1])))
+    found = Measured.on(gain["value"], (gain["high"] - gain["low"]) / (2 * Z95), len(resamples.counts))
+    return Foreseen(profile.taps[more[best]].layer, Prediction(found.gain, found.error, 1 - float(values[-1])))
 
 
 class Wider:

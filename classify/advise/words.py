@@ -180,7 +180,7 @@ def _untried(advice: Advice) -> str:
         return ""
     best = max(rows, key=lambda row: row["predicted"]["p"])
     if best["predicted"]["p"] < NO_CHANCE:
-        return "None of the ways that were not tried promises anything."
+        return "Nothing that was not tried promises anything."
     return f"Of the ways that were not tried, {best['rung']} promises most: it {_expected(best, advice)}."
 
 

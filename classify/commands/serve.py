@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from classify.commands.predict import cores_for_the_network
 from extract.console import as_json, loading_options
 
 MB = 1 << 20
@@ -40,4 +41,5 @@ def serve(run: str, host: str, port: int, max_images: int, max_mb: int, as_json:
     def told(url: str) -> None:
         click.echo(json.dumps({"run": run, "url": url}) if as_json else f"{run} answers at {url}; Ctrl-C ends it.")
 
-    start(ServeSpec(PredictSpec(run, **options), host, port, max_images, max_mb * MB), told)
+    with cores_for_the_network():
+        start(ServeSpec(PredictSpec(run, **options), host, port, max_images, max_mb * MB), told)

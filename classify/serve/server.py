@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from errno import EACCES, EADDRINUSE
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ GRACE_S = 5
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
 """What the machine itself is called."""
+
+OF_NO_CARD = (EADDRNOTAVAIL, EAFNOSUPPORT, socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL)
+"""What the system says of an address that this machine does not have, or of a name that leads to none."""
 
 EVERY = ("*",)
 """All names."""
@@ -111,8 +114,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        said, of_port = f"cannot listen there ({error.strerror or error})", error.errno in (EADDRINUSE, EACCES)
-        remedy = "Take another --port; 0 finds a free one" if of_port else "Take an address of this machine as --host"
+        said, elsewhere = f"cannot listen there ({error.strerror or error})", error.errno in OF_NO_CARD
+        remedy = "Take an address of this machine as --host" if elsewhere else "Take another --port; 0 finds a free one"
         raise OptionError(said, where=f"{host}:{port}", remedy=remedy) from error
 
 

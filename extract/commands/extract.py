@@ -95,7 +95,9 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Instead of the weights' own.")
 @click.option("--mean", help="R,G,B on the scale 0..1, instead of the weights' own.")
 @click.option("--std", help="R,G,B on the scale 0..1, instead of the weights' own.")
-@click.option("--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share of images is bad.")
+@click.option(
+    "--max-bad", type=click.FloatRange(0, 1), default=1.0, help="Fail where a larger share is bad, or all are."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be computed and written, and how long this machine takes for it."
 )
@@ -122,11 +124,11 @@ def extract(data: str, **options: Any) -> None:
     Examples: python pipeline.py extract photos -m resnet50
               python pipeline.py extract photos -m squeezenet1_1 --weights squeezenet1_1.pt -l stages -l penultimate
     """
+    if options["dry_run"] and options["profile"]:
+        raise click.UsageError("--dry-run writes no --profile.")
     from extract.run import dry_run
     from extract.run import extract as run
 
-    if options["dry_run"] and options["profile"]:
-        raise click.UsageError("--dry-run computes nothing that --profile could trace.")
     spec = _extract_spec(data, options)
     with stoppable(click.get_current_context()), progress_bar() as bar:
         done = dry_run(spec, bar) if options["dry_run"] else run(spec, bar)

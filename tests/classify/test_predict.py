@@ -2,8 +2,6 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,6 @@ from extract.store import FeatureSet
 from tests.tiny import features_of, tiny_spec
 from tests.tiny_bundle import forget_examples, learn, make_run
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory) -> Path:
@@ -45,25 +41,6 @@ def overflowing(monkeypatch) -> None:
         return rows
 
     monkeypatch.setattr(Network, "forward", overflow)
-
-
-ABSENT = ("h5py", "sklearn", "scipy", "joblib", "cleanlab", "threadpoolctl", "skops", "click", "rich", "timm", "onnx")
-"""What a bundle has to do without: it answers where there are torch, torchvision, what these need, and safetensors."""
-
-ELSEWHERE = """
-import sys
-sys.modules.update(dict.fromkeys(sys.argv[3:]))  # to import one of these is an error now
-from classify.predict import PredictSpec, predict, records_of
-from extract.progress import Silent
-answers = predict(PredictSpec(sys.argv[1], device="cpu", workers=1), records_of((sys.argv[2],)), Silent())
-print([answer["status"] for answer in answers])
-"""
-
-
-def test_a_bundle_answers_with_torch_and_torchvision_alone(fitted):
-    command = [sys.executable, "-c", ELSEWHERE, fitted / "run", fitted / "data", *ABSENT]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.stdout == f"{['ok'] * 12}\n", found.stderr
 
 
 @pytest.mark.usefixtures("overflowing")

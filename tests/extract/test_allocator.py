@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -42,12 +43,8 @@ def test_memory_that_is_kept_is_not_fetched_again():
 
 
 HEAPS = """
-import sys
+import extract
 from threading import Thread
-from extract.allocator import share_heap
-
-if sys.argv[1] == "share":
-    assert share_heap()
 
 def heap_of_a_thread():
     import ctypes
@@ -64,23 +61,24 @@ low, high = (int(end, 16) for end in heap.split("-"))
 print(all(low <= place < high for place in found))
 """
 """Whether what threads allocate lies in the heap of the process."""
+SETTINGS = (allocator.SWITCH, "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+"""What of the environment has a say in that."""
 
 
 @pytest.mark.skipif(not ON_GLIBC, reason="another C library")
-@pytest.mark.parametrize(("how", "expected"), [("share", "True"), ("leave", "False")])
-def test_threads_share_the_heap_of_the_process(how, expected):
-    done = subprocess.run([sys.executable, "-c", HEAPS, how], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(("switch", "expected"), [("1", "True"), ("0", "False")])
+def test_threads_share_the_heap_of_the_process(switch, expected):
+    known = {name: value for name, value in os.environ.items() if name not in SETTINGS} | {allocator.SWITCH: switch}
+    command = [sys.executable, "-c", HEAPS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=known)
     assert done.stdout.strip() == expected
 
 
-def test_a_command_shares_the_heap_before_it_imports_what_starts_threads():
-    say = "import sys; sys.argv[1:] = ['layers', 'builtin', '--json']\n"
-    seen = "from extract import console\nconsole.share_heap = lambda: print('torch' in sys.modules)\n"
-    run = "import pipeline; pipeline.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", say + seen + run], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.splitlines()[0] == "False"
+def test_the_heap_is_shared_before_anything_is_imported_that_starts_threads():
+    seen = "import sys; from extract.allocator import share_heap; "
+    seen += "print(share_heap.cache_info().currsize, {'numpy', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "1 set()"
 
 
 @pytest.fixture
