@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.extract.harness import Numbers
 from classify.answering import PredictSpec, open_run
+from classify.commands.predict import cores_for_the_network
 from classify.listing import Images, records_of
 from classify.predict import answers_from
 from extract.progress import Silent
@@ -40,7 +41,8 @@ def predicted(said: Numbers) -> Numbers:
 
     heard, records = Heard(), records_of((said["data"],))
     spec = PredictSpec(said["run"], cache=said["cache"] and Path(said["cache"]))
-    answers = list(answers_from(spec, *open_run(spec), Images(noted(records), len(records)), heard))
+    with cores_for_the_network():  # as the command does
+        answers = list(answers_from(spec, *open_run(spec), Images(noted(records), len(records)), heard))
     seconds = time.perf_counter() - began[0]
     bad = sum(answer["status"] != "ok" for answer in answers)
     return {"images_per_s": len(answers) / seconds, "n": len(answers), "bad": bad, "said": heard.said}
