@@ -43,6 +43,11 @@ class Inputs:
     notes: list[str]
     warnings: list[str]
 
+    @property
+    def deepest(self) -> str:
+        """The deepest tap."""
+        return list(self.dims)[-1]
+
     def tell(self, watch: Progress) -> None:
         """Say what is worth knowing of them before the work goes on."""
         for note in self.notes:

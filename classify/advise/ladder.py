@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from classify.advise.prior import TRANSFER_SD, Measured, Prediction, predict
+from classify.advise.prior import TRANSFER_SD, Measured, Prediction, predict, standard_error
 from classify.advise.rungs import (
     CHEAP,
     CHEAPEST,
@@ -184,7 +184,7 @@ class Ladder:
         return None if self.task.groups is None else self.task.groups[at]
 
     def _measured(self, over: Comparison, answers: Answers) -> Measured:
-        return Measured.on(over.mean, _error(over), self._n_alone(answers.at))
+        return Measured.on(over.mean, standard_error(over.low, over.high), self._n_alone(answers.at))
 
     def _n_alone(self, at: np.ndarray) -> int:
         """Count what stands alone among some images: these, or their groups."""
@@ -212,7 +212,7 @@ def chance(over: Comparison, share: float) -> float:
     normal about that of a share f, with sd s sqrt(1 - f), and has to be above 1.96 s sqrt(f), s its error so far.
     Giving up by it makes no gain look surer than it is.
     """
-    error = _error(over)
+    error = standard_error(over.low, over.high)
     if error == 0 or share >= 1:
         return float(over.low > 0)
     needed = Z95 * error * math.sqrt(share)
@@ -236,11 +236,6 @@ def _row(rung: str, trainer: Trainer, **said: Any) -> Row:
     unknown = dict.fromkeys(("why", "predicted", "measurement", "projected_s", "seconds", "value", "gain", "over", "n"))
     told = {"rung": rung, "tried": False, "accepted": False, "reason": ""}
     return told | unknown | {"settings": None, "command": trainer.command(rung)} | said
-
-
-def _error(over: Comparison) -> float:
-    """Return the standard error that an interval has."""
-    return (over.high - over.low) / (2 * Z95)
 
 
 def _interval(over: Comparison) -> dict[str, float]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from classify.evaluate import Z95
+
 MENDED, MENDED_SD, LEAST_SD = 0.44, 0.2, 0.025
 """Of the probe's errors, by training: the mean, and what its standard deviation grows by, from that of no error on."""
 TRANSFER_SD, FAR_SD = 0.06, 0.12
@@ -47,6 +49,11 @@ class Measured:
         no less than where one more were gained and one more lost: sqrt(2) / (n + 2) (Bonett and Price 2012).
         """
         return cls(gain, max(error, math.sqrt(2) / (n + 2)))
+
+
+def standard_error(low: float, high: float) -> float:
+    """Return the standard error that a 95 % interval stands for."""
+    return (high - low) / (2 * Z95)
 
 
 @dataclass(frozen=True)

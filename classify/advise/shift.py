@@ -61,7 +61,7 @@ def batch_norm_shift(spec: FitSpec, inputs: Inputs, source: Source | None, watch
     features, train = inputs.features, inputs.data.train
     if len(train) < IMAGES:
         raise FitError(f"{len(train)} training images are fewer than the {IMAGES} that it takes")
-    part, layer = part_of(train, subset(train, spec.seed, IMAGES)), list(inputs.dims)[-1]
+    part, layer = part_of(train, subset(train, spec.seed, IMAGES)), inputs.deepest
     kept = Kept(memo(features.folder / FITS), {"features": features.digest, "rows": digest(part.rows), "layer": layer})
 
     def measure() -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _measured(spec: FitSpec, inputs: Inputs, part: Part, source: Source, watch: 
     """Run the network over the images, each proven to be the one that has its features."""
     features, device = inputs.features, pick_device(spec.device)
     recipe = replace(features.recipe, precision="fp32", tf32=False)
-    extractor = rebuild_extractor(recipe, features.weights_path, [list(inputs.dims)[-1]], device=str(device))
+    extractor = rebuild_extractor(recipe, features.weights_path, [inputs.deepest], device=str(device))
     check_norms(extractor.cut.module)
     records = source.records.values()
     with ImageExamples(features, records, part.rows, part.y, workers=spec.jobs, device=device) as examples:

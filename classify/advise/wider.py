@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from classify.advise.command import command_of
-from classify.advise.prior import Measured, Prediction
+from classify.advise.prior import Measured, Prediction, standard_error
 from classify.advise.profile import Profile, largest
 from classify.advise.rungs import Answers, Foreseen, Offer
-from classify.evaluate import Z95, draw_resamples, values_of
+from classify.evaluate import draw_resamples, values_of
 from classify.finetune.again import extraction_again
 from classify.finetune.images import Source
 from classify.inputs import Inputs, open_for_fit, read_inputs
@@ -56,7 +56,7 @@ def foresee(profile: Profile, had: Sequence[str], task: Task, probe: Answers) ->
     resamples = draw_resamples(len(at), None if task.groups is None else task.groups[at], task.seed)
     values, draws = values_of(task.y[at], codes)[task.metric], drawn(codes, task.y[at], resamples, task.metric)
     gain, best = largest(values[:-1] - values[-1], draws[:-1] - draws[-1], resamples.widening)
-    found = Measured.on(gain["value"], (gain["high"] - gain["low"]) / (2 * Z95), len(resamples.counts))
+    found = Measured.on(gain["value"], standard_error(gain["low"], gain["high"]), len(resamples.counts))
     return Foreseen(profile.taps[more[best]].layer, Prediction(found.gain, found.error, 1 - float(values[-1])))
 
 
@@ -87,8 +87,8 @@ class Wider:
         done = extract(self.asked, self.watch)
         known: dict[str, Any] = {"features": done["features"], "cache": self.asked.cache, "layers": ()}
         self.spec = replace(self.spec, **known, strategy=LINEAR, tune=TuneSpec(), min_gain=FitSpec.min_gain)
-        deepest = list(self.first.dims)[-1]  # by which the folds were made
-        self.inputs = read_inputs(self.spec, open_for_fit(self.spec), self.watch, deepest)
+        # By the tap that the folds were made by, so that they stay the same.
+        self.inputs = read_inputs(self.spec, open_for_fit(self.spec), self.watch, self.first.deepest)
         _check_alike(self.first, self.inputs)
         self.probe = fit_probe(self.spec, self.inputs, self.watch)
         return replace(answers_of(self.probe), seconds=round(time.perf_counter() - began, 3))
